@@ -1,0 +1,24 @@
+"""The numbers a default query runs with, in one place; `python -m evaluation` prints the measurements behind them."""
+
+from __future__ import annotations
+
+METHOD = "abu"
+TOP_K = 24
+
+# Sampling of a picture; an index may carry its own in manifest.json under "generation".
+STEPS = 50
+GUIDANCE = 3.0
+
+# How many candidates each query rescores unless `exhaustive` is asked for; None scores every training record.
+SHORTLIST: int | None = 512
+
+# Unlearning: the relative loss increase one query is solved for, and what it is measured on.
+RELATIVE_INCREASE = 0.10
+DRAWS = 4
+
+# "See it forget": relative loss increases shown side by side, the model as it is first.
+FORGET_STRENGTHS: tuple[float, ...] = (0.0, 0.10, 0.25, 0.50, 1.0)
+FORGET_OTHERS = 4
+
+# Half width, in timesteps, of the triangle that the timestep slider weighs cells with.
+SLIDER_WIDTH = 250.0

@@ -1,0 +1,108 @@
+"""EDGE: reads any image a user hands in, or says in one line why it cannot."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from attribution.types import UserError
+
+ImageSource = str | Path | bytes | BinaryIO | Image.Image
+
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 20_000
+
+
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a path, bytes, binary file or PIL image as a new 8-bit RGB image.
+
+    EXIF rotation is applied, transparency laid on white, CMYK and 16-bit converted, the first frame of an animation
+    taken, metadata dropped. Raises UserError with one line for a missing, empty, damaged or too large image.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = source if isinstance(source, Image.Image) else _open(source)
+        _check_size(image, max_pixels)
+        return _to_rgb(_decoded(image))
+
+
+def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
+    """Read the header only; no pixel is decoded yet."""
+    data = _read_bytes(source)
+    if not data:
+        raise UserError("the image is empty (0 bytes)")
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise UserError("the image is too large to read safely") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error, zlib.error):
+        raise UserError("not an image that can be read (PNG, JPEG, WebP and GIF work)") from None
+
+
+def _read_bytes(source: str | Path | bytes | BinaryIO) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if not isinstance(source, str | Path):
+        return source.read()
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no such image: {source}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {source}: {reason}") from None
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UserError("the image has no pixels")
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        limit = f"{max_pixels / 1e6:.0f} megapixels, {MAX_SIDE:,} px a side"
+        raise UserError(f"the image is {width:,} x {height:,} px; the limit is {limit}")
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """Decode the first frame and turn it upright."""
+    try:
+        if getattr(image, "n_frames", 1) > 1:
+            image.seek(0)
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError):
+        raise UserError("the image is damaged or cut short") from None
+    except Image.DecompressionBombError:
+        raise UserError("the image is too large to read safely") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scaled_grey(image).convert("RGB")
+    if image.mode == "CMYK":
+        return image.convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    rgb = image.convert("RGB")
+    clean = Image.new("RGB", rgb.size)
+    clean.paste(rgb)
+    return clean
+
+
+def _scaled_grey(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey to 8 bits; PIL's own conversion clips at 255 instead of scaling."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    top = values.max(initial=0.0)
+    if image.mode.startswith("I;16") or top > 255:
+        values = values * (255.0 / 65535.0) if top <= 65535 else values * (255.0 / top)
+    elif image.mode == "F" and top <= 1.0:
+        values = values * 255.0
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
