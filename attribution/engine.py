@@ -38,7 +38,9 @@ class Engine:
     n_train (int, the candidates: the greatest top_k), resolution (px of generated images), device (str).
     """
 
-    def __init__(self, index_dir: str | Path, device: str = "auto", *, verify: str = "quick") -> None:
+    def __init__(
+        self, index_dir: str | Path, device: str = "auto", *, verify: str = "quick"
+    ) -> None:
         """Open `index_dir` and load its model on `device` ("auto", "cpu" or "cuda"); UserError if either fails."""
         raise NotImplementedError
 
@@ -124,7 +126,11 @@ class Engine:
         raise NotImplementedError
 
     def export(
-        self, query: Query, attributions: Sequence[Attribution], path: str | Path, top_k: int = defaults.TOP_K
+        self,
+        query: Query,
+        attributions: Sequence[Attribution],
+        path: str | Path,
+        top_k: int = defaults.TOP_K,
     ) -> Path:
         """Write a ZIP with the images, a CSV per method and result.json; returns its path."""
         raise NotImplementedError

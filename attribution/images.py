@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import warnings
 import zlib
@@ -18,6 +19,10 @@ ImageSource = str | Path | bytes | BinaryIO | Image.Image
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
+MAX_BYTES = 100_000_000
+# A closed list: PIL also knows formats that start other programs (EPS) or hold no picture (PDF stubs).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError)
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -39,10 +44,10 @@ def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if not data:
         raise UserError("the image is empty (0 bytes)")
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise UserError("the image is too large to read safely") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error, zlib.error):
+    except (UnidentifiedImageError, *_DAMAGE):
         raise UserError("not an image that can be read (PNG, JPEG, WebP and GIF work)") from None
 
 
@@ -50,14 +55,23 @@ def _read_bytes(source: str | Path | bytes | BinaryIO) -> bytes:
     if isinstance(source, bytes):
         return source
     if not isinstance(source, str | Path):
-        return source.read()
+        return source.read(MAX_BYTES)
     try:
-        return Path(source).read_bytes()
+        return _read_file(Path(source))
     except FileNotFoundError:
         raise UserError(f"no such image: {source}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {source}: {reason}") from None
+
+
+def _read_file(path: Path) -> bytes:
+    """A device or a pipe would never end, so only plain files of a sane size are read."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES / 1e6:.0f} MB")
+    return path.read_bytes()
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -75,24 +89,29 @@ def _decoded(image: Image.Image) -> Image.Image:
         if getattr(image, "n_frames", 1) > 1:
             image.seek(0)
         image.load()
-        return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError):
-        raise UserError("the image is damaged or cut short") from None
     except Image.DecompressionBombError:
         raise UserError("the image is too large to read safely") from None
+    except _DAMAGE:
+        raise UserError("the image is damaged or cut short") from None
+    return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A broken EXIF block costs the rotation, not the picture."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (*_DAMAGE, KeyError, TypeError):
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _scaled_grey(image).convert("RGB")
-    if image.mode == "CMYK":
-        return image.convert("RGB")
-    if image.has_transparency_data:
+        image = _scaled_grey(image)
+    elif image.has_transparency_data:
         rgba = image.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(ground, rgba).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     rgb = image.convert("RGB")
-    clean = Image.new("RGB", rgb.size)
+    clean = Image.new("RGB", rgb.size)  # a fresh image carries no metadata
     clean.paste(rgb)
     return clean
 
