@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import stat
-import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from attribution.types import UserError
 
@@ -21,8 +19,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
 MAX_BYTES = 100_000_000
 # A closed list: PIL also knows formats that start other programs (EPS) or hold no picture (PDF stubs).
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError)
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -47,8 +44,10 @@ def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise UserError("the image is too large to read safely") from None
-    except (UnidentifiedImageError, *_DAMAGE):
-        raise UserError("not an image that can be read (PNG, JPEG, WebP and GIF work)") from None
+    except Exception:  # noqa: BLE001 - on damaged headers decoders raise nearly anything
+        raise UserError(
+            "not an image that can be read (PNG, JPEG, WebP and GIF work)"
+        ) from None
 
 
 def _read_bytes(source: str | Path | bytes | BinaryIO) -> bytes:
@@ -91,7 +90,7 @@ def _decoded(image: Image.Image) -> Image.Image:
         image.load()
     except Image.DecompressionBombError:
         raise UserError("the image is too large to read safely") from None
-    except _DAMAGE:
+    except Exception:  # noqa: BLE001 - as above, for damaged pixels
         raise UserError("the image is damaged or cut short") from None
     return _upright(image)
 
@@ -100,14 +99,15 @@ def _upright(image: Image.Image) -> Image.Image:
     """A broken EXIF block costs the rotation, not the picture."""
     try:
         return ImageOps.exif_transpose(image)
-    except (*_DAMAGE, KeyError, TypeError):
+    except Exception:  # noqa: BLE001
         return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _scaled_grey(image)
-    elif image.has_transparency_data:
+    elif image.mode == "La" or image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     rgb = image.convert("RGB")
