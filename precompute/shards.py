@@ -1,0 +1,121 @@
+"""Shards: the unit of work and of resume. A file appears whole, under its name, or not at all.
+
+Everything is written to `name.part`, flushed to the disk, then renamed. `done.json` names, for each finished step of a
+shard, its inputs (`key`, a hash) and the size and SHA-256 of what it wrote: a step is done when its key is the one asked
+for and its files are there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from attribution import layout
+from attribution.integrity import Entry, damage, entry_of, read_json
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes the name `path` only once it is complete and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself has to reach the disk too; not every system lets one open a folder."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Indented JSON, the same bytes for the same value."""
+    with replacing(path) as file:
+        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """A .npy file of a plain numeric array."""
+    with replacing(path) as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Folder `shards/<number>` with records [start, stop) of the index."""
+
+    root: Path
+    number: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.root / layout.SHARDS / layout.shard_name(self.number)
+
+    def file(self, name: str) -> Path:
+        """One of its files."""
+        return self.folder / name
+
+    def done(self) -> dict[str, Any]:
+        """The contents of done.json; empty before the first step."""
+        path = self.file(layout.DONE)
+        return read_json(path) if path.is_file() else {"steps": {}}
+
+    def step(self, step: str) -> dict[str, Any] | None:
+        """What done.json says of a step, or None."""
+        return self.done()["steps"].get(step)
+
+    def entry(self, name: str) -> Entry:
+        """Size and SHA-256 of a finished file, from done.json."""
+        for step in self.done()["steps"].values():
+            if name in step["files"]:
+                return step["files"][name]
+        raise KeyError(name)
+
+    def is_done(self, step: str, key: str, *, full: bool = False) -> bool:
+        """Whether a step was finished with these inputs and its files are intact (`full`: hashed)."""
+        recorded = self.step(step)
+        if recorded is None or recorded["key"] != key:
+            return False
+        files = recorded["files"].items()
+        return all(damage(self.file(name), entry, full=full) is None for name, entry in files)
+
+    def finish(self, step: str, key: str, files: Sequence[str], **facts: Any) -> None:
+        """Record that `files` are complete; `facts` join the head of done.json."""
+        done = self.done() | facts
+        tables = {name: entry_of(self.file(name)) for name in sorted(files)}
+        steps: Mapping[str, Any] = done["steps"] | {step: {"key": key, "files": tables}}
+        write_json(self.file(layout.DONE), done | {"steps": dict(sorted(steps.items()))})
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written."""
+        for part in self.folder.rglob("*.part"):
+            part.unlink()
+
+
+def existing(root: Path) -> list[Shard]:
+    """The shards that have a done.json, in order, stopping at the first gap."""
+    found: list[Shard] = []
+    while (shard := Shard(root, len(found))).file(layout.DONE).is_file():
+        found.append(shard)
+    return found
