@@ -1,0 +1,305 @@
+"""One contract over any Stable-Diffusion-type pipeline: encode, per-sample error, generate.
+
+| code | paper | meaning |
+|---|---|---|
+| `latents` | z | VAE posterior mean times the scaling factor, [B, C, h, w] |
+| `cond` | c | text-encoder states, [B, L, d]; no classifier-free guidance in any loss |
+| `noise` | ε | Gaussian draw, [B, C, h, w] |
+| `squared_error` | (ε_θ(x_t, c, t) − target)² | before any averaging, [B, C, h, w] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attribution.types import UserError
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+DEFAULT_GUIDANCE = 4.0
+OnStep = Callable[[int, int], None]
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """'auto' is CUDA where there is one, else the CPU; UserError for a CUDA that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
+    return torch.device(device)
+
+
+@dataclass(eq=False)
+class Denoiser:
+    """A pipeline's parts and sizes.
+
+    latent_shape: (C, h, w). resolution: image side in pixels. dtype: the UNet's; errors and losses
+    come back in float32 (float64 for a float64 model). alphas_cumprod: ᾱ_t, [n_train_timesteps].
+    """
+
+    pipeline: Any
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    prediction_type: str
+    resolution: int
+    latent_shape: tuple[int, int, int]
+    n_train_timesteps: int
+    device: torch.device
+    dtype: torch.dtype
+    alphas_cumprod: Tensor
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> Denoiser:
+        """Open a local pipeline folder or hub id, float32 unless `dtype` says otherwise.
+
+        Raises UserError when the model is missing, unreadable or of an unsupported kind.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        if not Path(model).exists() and str(model).count("/") != 1:
+            raise UserError(
+                f"no model at {model}: expected a diffusers pipeline folder or a hub id"
+            )
+        try:
+            with _quiet_loading():
+                pipe = StableDiffusionPipeline.from_pretrained(
+                    str(model),
+                    revision=revision,
+                    safety_checker=None,
+                    requires_safety_checker=False,
+                )
+        except (OSError, ValueError) as error:
+            line = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
+            raise UserError(f"cannot open the model {model}: {line}") from error
+        # cast here: weights may be half precision on disk, and the loader's argument for it has
+        # different names in different diffusers versions
+        for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+            torch.nn.Module.to(module, dtype or torch.float32)
+        return cls.from_pipeline(pipe, device=device)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any, device: str = "cpu") -> Denoiser:
+        """Wrap a pipeline in memory: moved to `device`, its modules frozen and set to eval."""
+        where = choose_device(device)
+        _check_supported(pipe)
+        pipe.set_progress_bar_config(disable=True)
+        pipe.to(where)
+        for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+            module.eval().requires_grad_(False)
+        unet, scale = pipe.unet, 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+        side = unet.config.sample_size
+        height, width = side if isinstance(side, (tuple, list)) else (side, side)
+        return cls(
+            pipeline=pipe,
+            unet=unet,
+            vae=pipe.vae,
+            text_encoder=pipe.text_encoder,
+            tokenizer=pipe.tokenizer,
+            scheduler=pipe.scheduler,
+            prediction_type=pipe.scheduler.config.prediction_type,
+            resolution=height * scale,
+            latent_shape=(unet.config.in_channels, height, width),
+            n_train_timesteps=pipe.scheduler.config.num_train_timesteps,
+            device=where,
+            dtype=unet.dtype,
+            alphas_cumprod=pipe.scheduler.alphas_cumprod.to(where, _wide(unet.dtype)),
+        )
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text states c [B, L, d] in the UNet's dtype, padded and cut as the pipeline does."""
+        length = min(
+            self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
+        )
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(self.device) if masked else None
+        states = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        return states.to(self.dtype)
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """VAE posterior means times the scaling factor, float32 [B, C, h, w].
+
+        Images of any size: padded to square on white, then resized to `resolution`.
+        """
+        pixels = np.stack([np.asarray(self.prepare_image(image)) for image in images])
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device, self.vae.dtype)
+        mean = self.vae.encode(x / 127.5 - 1.0).latent_dist.mean
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        return ((mean - shift) * self.vae.config.scaling_factor).to(_wide(self.vae.dtype))
+
+    def prepare_image(self, image: Image.Image) -> Image.Image:
+        """RGB at the model's resolution: the shorter side padded with white, then resized."""
+        image = image.convert("RGB")
+        side = max(image.size)
+        if image.size != (side, side):
+            square = Image.new("RGB", (side, side), "white")
+            square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+            image = square
+        if side != self.resolution:
+            image = image.resize((self.resolution, self.resolution), Image.Resampling.LANCZOS)
+        return image
+
+    def predict(
+        self, latents: Tensor, cond: Tensor, noise: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(output, target) of the UNet at x_t = √ᾱ_t z + √(1−ᾱ_t) ε, both [B, C, h, w].
+
+        The target is the model's own: ε, v = √ᾱ_t ε − √(1−ᾱ_t) z, or z. timesteps: int64 [B].
+        """
+        wide = self.alphas_cumprod.dtype
+        t = timesteps.to(self.device)
+        z, eps = latents.to(self.device, wide), noise.to(self.device, wide)
+        alpha = self.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
+        sigma = (1.0 - self.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
+        x_t = (alpha * z + sigma * eps).to(self.dtype)
+        output = self.unet(x_t, t, cond.to(self.device, self.dtype), return_dict=False)[0].to(wide)
+        if self.prediction_type == "epsilon":
+            return output, eps
+        if self.prediction_type == "v_prediction":
+            return output, alpha * eps - sigma * z
+        return output, z
+
+    def squared_error(
+        self, latents: Tensor, cond: Tensor, noise: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """(output − target)² [B, C, h, w], differentiable."""
+        output, target = self.predict(latents, cond, noise, timesteps)
+        return (output - target) ** 2
+
+    def loss(self, latents: Tensor, cond: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """L(z, θ) at one (t, ε) per sample: mean squared error over latent elements, [B]."""
+        return self.squared_error(latents, cond, noise, timesteps).mean(dim=(1, 2, 3))
+
+    def generate(
+        self,
+        prompt: str,
+        seed: int,
+        *,
+        steps: int = 50,
+        guidance: float = DEFAULT_GUIDANCE,
+        on_step: OnStep | None = None,
+    ) -> Image.Image:
+        """One 8-bit RGB image by DDIM; the same arguments give the same image.
+
+        `on_step(i, n)` is called after each of the n steps and may raise Cancelled.
+        """
+        images = self.generate_batch(
+            [prompt], [seed], steps=steps, guidance=guidance, on_step=on_step
+        )
+        return images[0]
+
+    @torch.no_grad()
+    def generate_batch(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 50,
+        guidance: float = DEFAULT_GUIDANCE,
+        on_step: OnStep | None = None,
+    ) -> list[Image.Image]:
+        """DDIM from noise drawn on the CPU from each image's seed; guidance scale 1: none."""
+        scheduler = self._ddim(steps)
+        x = torch.stack([self._initial_noise(seed) for seed in seeds]).to(self.device, self.dtype)
+        cond = self.encode_text(prompts)
+        guided = guidance != 1.0
+        context = torch.cat([self.encode_text([""]).expand_as(cond), cond]) if guided else cond
+        for i, t in enumerate(scheduler.timesteps):
+            output = self.unet(torch.cat([x, x]) if guided else x, t, context, return_dict=False)[0]
+            if guided:
+                free, conditional = output.chunk(2)
+                output = free + guidance * (conditional - free)
+            x = scheduler.step(output, t, x, eta=0.0, return_dict=False)[0]
+            if on_step is not None:
+                on_step(i + 1, len(scheduler.timesteps))
+        return self.decode_latents(x)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> list[Image.Image]:
+        """Latents [B, C, h, w] → 8-bit RGB images."""
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        z = (latents / self.vae.config.scaling_factor + shift).to(self.vae.dtype)
+        pixels = self.vae.decode(z, return_dict=False)[0].float()
+        pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+    def _initial_noise(self, seed: int) -> Tensor:
+        generator = torch.Generator("cpu").manual_seed(int(seed))
+        return torch.randn(self.latent_shape, generator=generator, dtype=torch.float32)
+
+    def _ddim(self, steps: int) -> Any:
+        from diffusers import DDIMScheduler
+
+        # clip_sample is for pixel models: latents are not confined to [-1, 1]
+        scheduler = DDIMScheduler.from_config(self.scheduler.config, clip_sample=False)
+        scheduler.set_timesteps(int(steps), device=self.device)
+        return scheduler
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """No progress bars while a model loads: the library never prints."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    loggings = [diffusers_logging, transformers_logging]
+    shown = [log for log in loggings if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype errors are computed in: float32, or float64 where the model is."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _check_supported(pipe: Any) -> None:
+    """UserError naming the first thing about the pipeline that the losses here do not cover."""
+    kind = getattr(pipe.scheduler.config, "prediction_type", None)
+    if kind not in PREDICTION_TYPES:
+        raise UserError(
+            f"unsupported prediction_type {kind!r}: not in {', '.join(PREDICTION_TYPES)}"
+        )
+    unet, vae = pipe.unet.config, pipe.vae.config
+    if unet.in_channels != vae.latent_channels or unet.out_channels != unet.in_channels:
+        raise UserError(
+            f"unsupported model: UNet channels {unet.in_channels} in and {unet.out_channels} out, "
+            f"VAE {vae.latent_channels}; inpainting and learned variances are not supported"
+        )
+    if getattr(unet, "addition_embed_type", None) or getattr(unet, "class_embed_type", None):
+        raise UserError(
+            "unsupported model: only text-conditioned UNets of the Stable Diffusion 1/2 type"
+        )

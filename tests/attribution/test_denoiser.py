@@ -1,0 +1,112 @@
+"""The denoiser against diffusers' own pipeline and scheduler."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attribution.denoiser import Denoiser
+from attribution.types import Cancelled, UserError
+from tests.tiny import LATENT_SHAPE, RESOLUTION, TEXT_DIM, TOKENS, tiny_images, tiny_pipeline
+
+
+def _batch(denoiser, n=3):
+    torch.manual_seed(0)
+    latents = torch.randn(n, *LATENT_SHAPE, dtype=torch.float64)
+    noise = torch.randn(n, *LATENT_SHAPE, dtype=torch.float64)
+    return (
+        latents,
+        denoiser.encode_text(["a", "b", "c"][:n]),
+        noise,
+        torch.tensor([50, 450, 950][:n]),
+    )
+
+
+def test_sizes(denoiser_each):
+    assert denoiser_each.latent_shape == LATENT_SHAPE
+    assert denoiser_each.resolution == RESOLUTION
+    assert denoiser_each.n_train_timesteps == 1000
+
+
+def test_text_states_are_the_pipelines_own(denoiser_each):
+    prompts = ["", "abc by 7", "a very long caption " * 20]
+    ours = denoiser_each.encode_text(prompts)
+    theirs = denoiser_each.pipeline.encode_prompt(prompts, "cpu", 1, False)[0]
+    assert ours.shape == (3, TOKENS, TEXT_DIM)
+    assert torch.equal(ours, theirs)
+
+
+def test_loss_matches_the_schedulers_targets(denoiser64):
+    latents, cond, noise, t = _batch(denoiser64)
+    scheduler = denoiser64.scheduler
+    x_t = scheduler.add_noise(latents, noise, t)
+    target = (
+        noise
+        if denoiser64.prediction_type == "epsilon"
+        else scheduler.get_velocity(latents, noise, t)
+    )
+    with torch.no_grad():
+        output = denoiser64.unet(x_t, t, cond).sample
+        expected = ((output - target) ** 2).mean(dim=(1, 2, 3))
+        assert torch.allclose(denoiser64.loss(latents, cond, noise, t), expected, rtol=1e-5)
+
+
+def test_encoded_image_has_the_scaling_factor(denoiser):
+    image = tiny_images(1)[0]
+    x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        expected = denoiser.vae.encode(x).latent_dist.mean * denoiser.vae.config.scaling_factor
+    assert torch.allclose(denoiser.encode_images([image]), expected, atol=1e-6)
+
+
+def test_oblong_image_is_padded_on_white(denoiser):
+    square = denoiser.prepare_image(Image.new("RGB", (32, 16), "black"))
+    assert square.size == (RESOLUTION, RESOLUTION)
+    assert square.getpixel((8, 0)) == (255, 255, 255) and square.getpixel((8, 8)) == (0, 0, 0)
+
+
+def test_generation_repeats_and_does_not_depend_on_the_batch(denoiser_each):
+    one = denoiser_each.generate("ab", 7, steps=3)
+    assert one.size == (RESOLUTION, RESOLUTION) and one.mode == "RGB"
+    again, other = denoiser_each.generate_batch(["ab", "cd"], [7, 8], steps=3)
+    assert np.abs(np.asarray(one).astype(int) - np.asarray(again)).max() <= 1
+    assert np.array_equal(np.asarray(one), np.asarray(denoiser_each.generate("ab", 7, steps=3)))
+    assert not np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_generation_agrees_with_the_pipeline(denoiser_each):
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    parts = {**denoiser_each.pipeline.components}
+    parts["scheduler"] = DDIMScheduler.from_config(
+        denoiser_each.scheduler.config, clip_sample=False
+    )
+    pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    start = torch.randn(1, *LATENT_SHAPE, generator=torch.Generator().manual_seed(5))
+    theirs = pipe("ab", latents=start, num_inference_steps=4, guidance_scale=3.0).images[0]
+    ours = denoiser_each.generate("ab", 5, steps=4, guidance=3.0)
+    assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 1
+
+
+def test_generation_can_be_cancelled(denoiser):
+    def stop(i, n):
+        if i == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        denoiser.generate("ab", 1, steps=5, on_step=stop)
+
+
+def test_missing_or_unsupported_models_are_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no model"):
+        Denoiser.load(tmp_path / "nowhere")
+    with pytest.raises(UserError) as caught:
+        Denoiser.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    pipe = tiny_pipeline()
+    pipe.scheduler.register_to_config(prediction_type="flow")
+    with pytest.raises(UserError, match="prediction_type"):
+        Denoiser.from_pipeline(pipe)
