@@ -216,7 +216,6 @@ class Denoiser:
         )
         return images[0]
 
-    @torch.no_grad()
     def generate_batch(
         self,
         prompts: Sequence[str],
@@ -226,7 +225,25 @@ class Denoiser:
         guidance: float = DEFAULT_GUIDANCE,
         on_step: OnStep | None = None,
     ) -> list[Image.Image]:
-        """DDIM from noise drawn on the CPU from each image's seed; guidance scale 1: none."""
+        """DDIM from initial noise drawn on the CPU from each seed; guidance scale 1 is no guidance."""
+        images: list[Image.Image] = []
+        for item in self.sample(prompts, seeds, steps=steps, guidance=guidance):
+            if isinstance(item, list):
+                images = item
+            elif on_step is not None:
+                on_step(*item)
+        return images
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 50,
+        guidance: float = DEFAULT_GUIDANCE,
+    ) -> Iterator[tuple[int, int] | list[Image.Image]]:
+        """`generate_batch` as a generator: (done, total) after each step, the images last; closing it stops."""
         scheduler = self._ddim(steps)
         x = torch.stack([self._initial_noise(seed) for seed in seeds]).to(self.device, self.dtype)
         cond = self.encode_text(prompts)
@@ -238,9 +255,8 @@ class Denoiser:
                 free, conditional = output.chunk(2)
                 output = free + guidance * (conditional - free)
             x = scheduler.step(output, t, x, eta=0.0, return_dict=False)[0]
-            if on_step is not None:
-                on_step(i + 1, len(scheduler.timesteps))
-        return self.decode_latents(x)
+            yield i + 1, len(scheduler.timesteps)
+        yield self.decode_latents(x)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:

@@ -44,8 +44,8 @@ def png_bytes(image: Image.Image) -> bytes:
 def image_file(record_id: str) -> str:
     """Path of a record's image inside an answer; ids that are no plain file names get a hash instead of odd characters."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", record_id).strip("._")[:80]
-    if plain != record_id:
-        plain = f"{plain}-{hashlib.sha256(record_id.encode()).hexdigest()[:8]}"
+    if plain != record_id or not plain:
+        plain = f"{plain or 'record'}-{hashlib.sha256(record_id.encode()).hexdigest()[:8]}"
     return f"{IMAGES}/{plain}.png"
 
 

@@ -1,0 +1,146 @@
+"""The command line: which training images made this picture?
+
+python -m attribution --index assets/openclipart --prompt "an ice cream cone" --seed 7 --out answer
+python -m attribution --index assets/openclipart --prompt "an ice cream cone" --image mine.png --method abu,clip --out answer
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from attribution import defaults, report, validate
+from attribution.images import read_image
+from attribution.types import Attribution, Progress, Query, UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of argparse's usage block."""
+        raise UserError(f"{message} (see --help)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when the answer is written, 2 for bad input with one line on stderr, 130 when interrupted."""
+    try:
+        _quiet()
+        _run(_parser().parse_args(argv))
+    except UserError as error:
+        print("attribution:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("attribution: stopped, nothing written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("python -m attribution", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--index", required=True, metavar="DIR", help="the index: model, records, base losses")
+    add("--prompt", required=True, metavar="TEXT", help="what the picture was made from")
+    picture = parser.add_mutually_exclusive_group(required=True)
+    picture.add_argument("--seed", metavar="N", help="generate the picture from this seed")
+    picture.add_argument("--image", metavar="FILE", help="attribute this picture instead")
+    add("--region", action="append", metavar="x0,y0,x1,y1", help="a box in pixels of the picture")
+    add("--mask", metavar="FILE", help="a mask of the picture's size, white where the region is")
+    add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
+    add("--top-k", default=str(defaults.TOP_K), metavar="K")
+    add("--exhaustive", action="store_true", help="score every training record, no shortlist")
+    add("--scores", action="store_true", help="also write scores_<method>.npy, float32 [N]")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--out", required=True, metavar="DIR", help="a new folder for result.json and the images")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Cheap checks first: nothing is loaded for input that cannot work, nothing computed that cannot be written."""
+    out = report.check_new_folder(args.out)
+    prompt = validate.prompt(args.prompt)
+    seed = None if args.seed is None else validate.seed(args.seed)
+    picture = None if args.image is None else read_image(args.image)
+    if not Path(args.index).is_dir():
+        raise UserError(f"no index at {args.index}: make one with python -m precompute index")
+
+    from attribution.engine import Engine
+
+    engine = Engine(args.index, args.device)
+    top_k = validate.top_k(args.top_k, engine.n_train)
+    methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
+    _check_region(args, picture.size if picture else (engine.resolution, engine.resolution))
+    if picture is None:
+        query = _last(engine.generate(prompt, seed), Query)[0]
+    else:
+        query = engine.upload(picture, prompt)
+    answers = _last(engine.attribute(query, methods, top_k, args.exhaustive), Attribution)
+    _write(engine, out, query, answers, top_k, args.scores)
+
+
+def _check_region(args: argparse.Namespace, size: tuple[int, int]) -> None:
+    validate.regions([text.split(",") for text in args.region or ()], size)
+    if args.mask is not None:
+        validate.mask(args.mask, size)
+    if args.region or args.mask:
+        raise UserError("--region and --mask are not available yet")
+
+
+def _write(
+    engine, out: Path, query: Query, answers: list[Attribution], top_k: int, scores: bool
+) -> None:
+    result = engine.result(query, answers, top_k)
+    arrays: dict[str, np.ndarray] = {}
+    if scores:
+        arrays = {a.method: report.full_scores(a, engine.n_records) for a in answers}
+    with report.new_folder(out) as folder:
+        report.write_folder(folder, result, query, engine.records, arrays)
+    print(out / report.RESULT)
+
+
+def _last(steps: Iterator, kind: type) -> list:
+    """The items of `kind` that a job ends with; its Progress as a bar on stderr where somebody watches."""
+    found, bar = [], None
+    watched = sys.stderr.isatty()
+    for item in steps:
+        if isinstance(item, kind):
+            found.append(item)
+        elif watched and isinstance(item, Progress):
+            bar = _show(bar, item)
+    if bar is not None:
+        bar.close()
+    return found
+
+
+def _show(bar, progress: Progress):
+    """One bar per stage."""
+    from tqdm import tqdm
+
+    if bar is None or bar.desc != f"{progress.stage}: ":
+        if bar is not None:
+            bar.close()
+        bar = tqdm(total=progress.total, desc=progress.stage, file=sys.stderr, leave=False)
+    bar.total = progress.total
+    bar.update(progress.done - bar.n)
+    return bar
+
+
+def _quiet() -> None:
+    """The libraries' own notices would bury the one line a user is owed; results go to files, not to the log."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")
+    warnings.filterwarnings("ignore")
+    logging.captureWarnings(True)
+    logging.getLogger().setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
