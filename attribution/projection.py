@@ -1,0 +1,86 @@
+"""Seeded random projection of gradients to d dimensions, inner products kept in expectation.
+
+A subsampled randomized Hadamard transform, block by block: the gradient's P entries are cut into
+blocks of n = 2^k, and y = Σ_blocks S_b H D_b g_b / √d, with D_b random signs, H the Hadamard matrix
+blocks of n = 2^k, and y = Σ_blocks S_b H D_b g_b / √d, with D_b random signs, H the matrix of Hadamard
+(‖g‖²‖g'‖² + ⟨g, g'⟩²) / d, as for a dense matrix of random signs, without the cost of one.
+Signs and rows come from a keyed generator: the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attribution.noise import SCHEME
+
+BLOCK = 1 << 16
+
+
+class Projection:
+    """Projects dictionaries of gradients, name → [B, *shape], to float32 [B, dim].
+
+    shapes: name → parameter shape; taken in sorted order, so the order of a dictionary does not
+    matter. Raises ValueError when a dictionary has other names.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], dim: int, seed: int = 0) -> None:
+        self.shapes = {name: tuple(shapes[name]) for name in sorted(shapes)}
+        self.dim, self.seed = int(dim), int(seed)
+        self.size = sum(math.prod(shape) for shape in self.shapes.values())
+        whole = 1 << max(0, (self.size - 1).bit_length())
+        wanted = 1 << (self.dim - 1).bit_length()
+        self.block = max(min(BLOCK, whole), wanted)
+        self._signs: list[tuple[Tensor, Tensor]] | None = None
+
+    def apply(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """y [B, dim] float32 on the gradients' device; at most one block per sample is copied."""
+        if set(gradients) != set(self.shapes):
+            raise ValueError("these gradients are of other parameters than the projection's")
+        rows = torch.cat([gradients[name].flatten(1) for name in self.shapes], dim=1)
+        result = rows.new_zeros(len(rows), self.dim, dtype=torch.float32)
+        for number, start in enumerate(range(0, self.size, self.block)):
+            signs, chosen = self._block(number)
+            part = rows[:, start : start + self.block].float()
+            result += self._transform(part, signs.to(part.device))[:, chosen.to(part.device)]
+        return result / math.sqrt(self.dim)
+
+    def _transform(self, part: Tensor, signs: Tensor) -> Tensor:
+        """H D g of one zero-padded block, [B, ≤ n] → [B, n]: H_n = H_a ⊗ H_b as two products."""
+        a = 1 << (self.block.bit_length() // 2)
+        b = self.block // a
+        padded = part.new_zeros(len(part), self.block)
+        padded[:, : part.shape[1]] = part * signs[: part.shape[1]]
+        left, right = hadamard(a).to(part.device), hadamard(b).to(part.device)
+        return (left @ padded.view(-1, a, b) @ right).reshape(len(part), self.block)
+
+    def _block(self, number: int) -> tuple[Tensor, Tensor]:
+        """Signs float32 [n] and chosen rows int64 [dim] of one block, kept after the first use."""
+        if self._signs is None:
+            count = math.ceil(self.size / self.block)
+            self._signs = [_draw(self.seed, i, self.block, self.dim) for i in range(count)]
+        return self._signs[number]
+
+
+def _draw(seed: int, number: int, block: int, dim: int) -> tuple[Tensor, Tensor]:
+    text = f"{SCHEME}|projection|{seed}|{number}|{block}|{dim}"
+    key = int.from_bytes(blake2b(text.encode(), digest_size=16).digest(), "little")
+    generator = np.random.Generator(np.random.Philox(key=key))
+    signs = generator.integers(0, 2, block).astype(np.float32) * 2 - 1
+    chosen = generator.permutation(block)[:dim]
+    return torch.from_numpy(signs), torch.from_numpy(chosen)
+
+
+@lru_cache(maxsize=8)
+def hadamard(n: int) -> Tensor:
+    """Sylvester's Hadamard matrix [n, n] of ±1, n a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < n:
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    return matrix

@@ -1,0 +1,106 @@
+"""Per-sample and query gradients against plain autograd loops, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attribution.gradients import (
+    layer_tokens,
+    per_sample_gradients,
+    query_draws,
+    query_gradient,
+    region_loss,
+    trainable,
+)
+from attribution.types import UserError
+from attribution.weights import WEIGHT_SETS, linear_modules, parameter_names
+from tests.tiny import LATENT_SHAPE, tiny_captions
+
+
+def batch(denoiser, n=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(n, *LATENT_SHAPE, generator=generator, dtype=torch.float64)
+    noise = torch.randn(n, *LATENT_SHAPE, generator=generator, dtype=torch.float64)
+    timesteps = torch.randint(0, 1000, (n,), generator=generator)
+    return latents, denoiser.encode_text(tiny_captions(n)), noise, timesteps
+
+
+def looped(denoiser, data, names):
+    rows = []
+    with trainable(denoiser.unet, names) as parameters:
+        for i in range(len(data[0])):
+            loss = denoiser.loss(*[x[i : i + 1] for x in data])[0]
+            rows.append(torch.autograd.grad(loss, parameters))
+    return {name: torch.stack(g) for name, g in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+@pytest.mark.parametrize("weight_set", WEIGHT_SETS)
+def test_per_sample_gradients_match_a_loop(denoiser64, weight_set):
+    names = parameter_names(denoiser64.unet, weight_set)
+    data = batch(denoiser64)
+    fast, slow = per_sample_gradients(denoiser64, *data, names), looped(denoiser64, data, names)
+    assert list(fast) == list(names)
+    for name in names:
+        assert fast[name].shape == slow[name].shape
+        assert torch.allclose(fast[name], slow[name], rtol=1e-8, atol=1e-12), name
+
+
+@pytest.mark.parametrize("weight_set", ["kv", "full"])
+def test_grouped_gradients_are_means(denoiser64, weight_set):
+    names = parameter_names(denoiser64.unet, weight_set)
+    data = batch(denoiser64)
+    whole = per_sample_gradients(denoiser64, *data, names)
+    grouped = per_sample_gradients(denoiser64, *data, names, group=2)
+    for name in names:
+        expected = whole[name].unflatten(0, (2, 2)).mean(1)
+        assert torch.allclose(grouped[name], expected, rtol=1e-8, atol=1e-12)
+
+
+def test_nothing_is_left_behind(denoiser):
+    names = parameter_names(denoiser.unet, "attn")
+    per_sample_gradients(denoiser, *batch(denoiser), names)
+    assert not any(p.requires_grad for p in denoiser.unet.parameters())
+    assert all(p.grad is None for p in denoiser.unet.parameters())
+    assert not any(m._forward_hooks for m in denoiser.unet.modules())
+
+
+def test_text_inputs_are_the_text(denoiser):
+    data = batch(denoiser)
+    tokens = layer_tokens(denoiser, *data, parameter_names(denoiser.unet, "kv"))
+    assert all(torch.equal(layer.inputs, data[1]) for layer in tokens.values())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_query_gradient_matches_one_big_loss(denoiser64, weighted):
+    names = parameter_names(denoiser64.unet, "kv")
+    latents, cond, _, _ = batch(denoiser64, 1)
+    weights = torch.rand(LATENT_SHAPE[1:], dtype=torch.float64) if weighted else None
+    noise, t = query_draws(denoiser64, (50, 550), 3, seed=1)
+    with trainable(denoiser64.unet, names) as parameters:
+        n = len(t)
+        error = denoiser64.squared_error(
+            latents.expand(n, -1, -1, -1), cond.expand(n, -1, -1), noise, t
+        )
+        if weighted:
+            loss = (error.mean(1) * weights).sum() / weights.sum() / n
+        else:
+            loss = error.mean()
+        expected = torch.autograd.grad(loss, parameters)
+    got = query_gradient(denoiser64, latents, cond, (50, 550), 3, 1, names, weights, batch_size=4)
+    for name, gradient in zip(names, expected, strict=True):
+        assert torch.allclose(got[name], gradient, rtol=1e-7, atol=1e-12)
+
+
+def test_uniform_region_is_the_whole_image():
+    error = torch.rand(3, 4, 8, 8)
+    assert torch.allclose(region_loss(error, torch.full((8, 8), 0.3)), region_loss(error))
+
+
+def test_weight_sets_nest(denoiser):
+    sets = [set(parameter_names(denoiser.unet, name)) for name in WEIGHT_SETS]
+    assert all(a < b for a, b in zip(sets, sets[1:], strict=False))
+    kv = linear_modules(denoiser.unet, parameter_names(denoiser.unet, "kv"))
+    assert len(kv) == len(sets[0]) and all(m.in_features == 16 for m in kv.values())
+    with pytest.raises(UserError, match="weight set"):
+        parameter_names(denoiser.unet, "all")
