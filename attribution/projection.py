@@ -1,9 +1,9 @@
 """Seeded random projection of gradients to d dimensions, inner products kept in expectation.
 
 A subsampled randomized Hadamard transform, block by block: the gradient's P entries are cut into
-blocks of n = 2^k, and y = Σ_blocks S_b H D_b g_b / √d, with D_b random signs, H the Hadamard matrix
-blocks of n = 2^k, and y = Σ_blocks S_b H D_b g_b / √d, with D_b random signs, H the matrix of Hadamard
-(‖g‖²‖g'‖² + ⟨g, g'⟩²) / d, as for a dense matrix of random signs, without the cost of one.
+blocks of n = 2^k, and y = Σ_blocks S_b H D_b g_b / √d, where D_b are random signs, H the Hadamard
+matrix of ±1 entries and S_b a choice of d of its n rows. Then E⟨y, y'⟩ = ⟨g, g'⟩ with a variance of
+about (‖g‖²‖g'‖² + ⟨g, g'⟩²) / d, as for a dense matrix of random signs, without the cost of one.
 Signs and rows come from a keyed generator: the same on every machine.
 """
 
