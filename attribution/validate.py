@@ -117,3 +117,24 @@ def methods(names: object, known: Mapping[str, Any]) -> tuple[str, ...]:
         if not known[name]["available"]:
             raise UserError(f"method {name}: {known[name]['why']}")
     return wanted
+
+
+def steps(value: object, most: int) -> int:
+    """Sampling steps, 1 to the model's training timesteps."""
+    return _whole(value, "the number of steps", 1, most)
+
+
+def guidance(value: object) -> float:
+    """A guidance scale from 1 (none) to 30."""
+    return _number(value, "the guidance scale", 1.0, 30.0)
+
+
+def strength(value: object) -> float:
+    """A relative loss increase from 0 to 10."""
+    return _number(value, "a strength of forgetting", 0.0, 10.0)
+
+
+def _number(value: object, name: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise UserError(f"{name} has to be a number from {low:g} to {high:g}, not {_short(value)}")
+    return float(value)
