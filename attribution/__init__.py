@@ -1,0 +1,1 @@
+"""Whence: which training images made this picture? Attribution by unlearning for text-to-image diffusion models."""

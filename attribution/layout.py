@@ -1,0 +1,35 @@
+"""Every file name of an index on disk, defined once (contract: ARCHITECTURE.md, "The index on disk")."""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+MODEL = "model"
+SHARDS = "shards"
+RECORDS = "records.parquet"
+LATENTS = "latents.npy"
+BASE_LOSS = "base_loss.npy"
+BASE_LOSS_EPS2 = "base_loss_eps2.npy"
+ROWS = "rows"
+DONE = "done.json"
+CURVATURE = "curvature"
+FISHER_DIAGONAL = "fisher_diagonal.safetensors"
+EKFAC = "ekfac.safetensors"
+SEARCH = "search"
+EXAMPLES = "examples"
+
+
+def shard_name(number: int) -> str:
+    """Folder name of shard `number`, e.g. 00000."""
+    return f"{number:05d}"
+
+
+def rows_name(method: str) -> str:
+    """File name of a method's training rows below `rows/`, e.g. clip.npy."""
+    return f"{method}.npy"
+
+
+def search_name(method: str) -> str:
+    """File name of a method's FAISS index below `search/`, e.g. clip.faiss."""
+    return f"{method}.faiss"

@@ -1,0 +1,37 @@
+"""`python -m precompute train STAGE --data assets/openclipart --run runs/openclipart --out assets/openclipart`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `train`."""
+    parser.add_argument("stage", choices=("vae", "clip", "unet", "all"))
+    parser.add_argument("--recipe", default="openclipart")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--run", type=Path, required=True, help="checkpoints and curves, outside git"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where model/, clip/ and training/ go"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="another number of optimiser steps than the recipe's"
+    )
+    parser.add_argument("--threads", type=int)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains or resumes the stage; killed runs resume from their last checkpoint."""
+    import torch
+
+    from precompute.recipes.model.config import RECIPES
+    from precompute.recipes.model.train import STAGES, run_stage, with_steps
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for stage in STAGES if args.stage == "all" else (args.stage,):
+        recipe = with_steps(RECIPES[args.recipe], stage, args.steps)
+        run_stage(stage, args.data, args.run, args.out, recipe)
