@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def save_pipeline(
     clip_folder: Path,
     recipe: ModelRecipe,
 ) -> None:
-    """Writes `out` as a StableDiffusionPipeline folder with half-precision weights."""
+    """Writes `out` as a StableDiffusionPipeline folder with half-precision weights.
+
+    `generation.json` beside them holds the recommended sampling settings.
+    """
     scheduler = DDIMScheduler.from_config(
         build_scheduler(recipe.unet).config, set_alpha_to_one=False, steps_offset=1
     )
@@ -51,5 +55,7 @@ def save_pipeline(
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(part)
+    settings = {"steps": recipe.sampling_steps, "guidance": recipe.guidance}
+    (part / "generation.json").write_text(json.dumps(settings, indent=2) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)

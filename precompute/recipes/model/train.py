@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
 
 from precompute.recipes.model.assemble import load_text_tower, save_clip, save_pipeline
 from precompute.recipes.model.clip import train_clip
 from precompute.recipes.model.config import ModelRecipe
+from precompute.recipes.model.curve import write_curve
 from precompute.recipes.model.data import load_training_set
 from precompute.recipes.model.unet import Latents, text_states, train_unet
 from precompute.recipes.model.vae import latents_of, reconstruction_mse, train_vae
@@ -52,8 +54,6 @@ def _unet(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
 
 
 def _latents(data: Path, run: Path, vae: AutoencoderKL) -> Latents:
-    from transformers import CLIPTokenizer
-
     folder = run / "clip" / "model"
     records = load_training_set(data)
     encoder, tokenizer = load_text_tower(folder), CLIPTokenizer.from_pretrained(folder)
@@ -68,6 +68,7 @@ def _keep_records(run: Path, out: Path) -> None:
     """Beside the weights: command, configuration, time, machine and loss curve of every stage."""
     out.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
+        write_curve(run / stage / "losses.csv", out / f"{stage}_losses.png")
         for name in ("training.json", "held_out_mse.txt"):
             if (run / stage / name).exists():
                 shutil.copy(run / stage / name, out / f"{stage}_{name}")
