@@ -52,12 +52,18 @@ class ClipEncoder:
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> ClipEncoder:
         """A folder with a CLIPModel and its CLIPTokenizer, float32; UserError when it cannot be opened."""
         from transformers import CLIPModel, CLIPTokenizer
+        from transformers.utils import logging
 
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # the library never prints
         try:
-            model = CLIPModel.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
+            model = CLIPModel.from_pretrained(path).float().eval().requires_grad_(False)
             tokenizer = CLIPTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot open the CLIP model {path}: {str(error).splitlines()[0]}") from None
+        finally:
+            if shown:
+                logging.enable_progress_bar()
         side = model.config.vision_config.image_size
         settings = _preprocessing(Path(path))
         crop = _side(settings.get("crop_size"), side)

@@ -1,7 +1,7 @@
 """Shards: the unit of work and of resume. A file appears whole, under its name, or not at all.
 
 Everything is written to `name.part`, flushed to the disk, then renamed. `done.json` names, for each finished step of a
-shard, its inputs (`key`, a hash) and the size and SHA-256 of what it wrote: a step is done when its key is the one asked
+folder, its inputs (`key`, a hash) and the size and SHA-256 of what it wrote: a step is done when its key is the one asked
 for and its files are there.
 """
 
@@ -61,16 +61,10 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Folder `shards/<number>` with records [start, stop) of the index."""
+class Work:
+    """A folder of finished and unfinished work: `shards/00000` and its like."""
 
-    root: Path
-    number: int
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-        return self.root / layout.SHARDS / layout.shard_name(self.number)
+    folder: Path
 
     def file(self, name: str) -> Path:
         """One of its files."""
@@ -113,9 +107,14 @@ class Shard:
             part.unlink()
 
 
-def existing(root: Path) -> list[Shard]:
+def shard(root: Path, number: int) -> Work:
+    """Folder `shards/<number>` of an index."""
+    return Work(root / layout.SHARDS / layout.shard_name(number))
+
+
+def existing(root: Path) -> list[Work]:
     """The shards that have a done.json, in order, stopping at the first gap."""
-    found: list[Shard] = []
-    while (shard := Shard(root, len(found))).file(layout.DONE).is_file():
-        found.append(shard)
+    found: list[Work] = []
+    while (work := shard(root, len(found))).file(layout.DONE).is_file():
+        found.append(work)
     return found

@@ -1,0 +1,175 @@
+"""One run of the index's verbs: settings resolved and compared, models in place, steps done shard by shard.
+
+The manifest is written first, as a draft with `complete: false`, and completed last: a killed run leaves an index that
+resumes with `python -m precompute index --out DIR` and that no one can open by mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from attribution import layout
+from attribution.integrity import canonical_hash
+from attribution.types import UserError
+from precompute import manifest as manifests
+from precompute.shards import Work, existing, write_json
+
+Make = Callable[[Work, tqdm], Sequence[str]]
+Inputs = Callable[[Work], dict[str, Any]]
+
+# Latent numbers of one forward: 64 samples of the embedded model, 8 of Stable Diffusion 1 on a CPU.
+_CPU_NUMBERS, _CUDA_NUMBERS, _MOST_SAMPLES = 1 << 17, 1 << 20, 512
+
+
+class Build:
+    """A run: `settings` is the manifest in the making, `out` the index."""
+
+    def __init__(self, args: argparse.Namespace, settings: dict[str, Any]) -> None:
+        """Use `Build.begin`."""
+        self.out: Path = args.out
+        self.settings = settings
+        self.args = args
+        self._finished: set[str] = set()
+
+    @classmethod
+    def begin(cls, args: argparse.Namespace) -> Build:
+        """Resolve settings against what `--out` was begun with; UserError, both sides named, where they differ."""
+        old = manifests.draft(args.out)
+        settings = manifests.resolve(args, old)
+        if differences := manifests.differences(old, settings):
+            if not args.rebuild:
+                raise UserError(_refusal(args.out, differences))
+            _forget(args.out, differences)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for model in settings["models"]:
+            manifests.install(model, args.out)
+        job = cls(args, settings)
+        job.write_draft()
+        return job
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    def first(self, build: Callable[[Build], None]) -> None:
+        """Run another step this one needs, once per run."""
+        if build.__module__ not in self._finished:
+            build(self)
+            self._finished.add(build.__module__)
+
+    def over_shards(self, step: str, inputs: Inputs, make: Make) -> None:
+        """Call `make(shard, bar)` for each shard whose `step` was not done with these `inputs`, and record its files."""
+        with tqdm(total=self.n_records, desc=step, unit="record") as bar:
+            for work in self.shards():
+                key = self.key(step, inputs(work))
+                if work.is_done(step, key, full=True):
+                    bar.update(work.done()["records"])
+                    continue
+                work.sweep()
+                work.finish(step, key, make(work, bar))
+
+    def key(self, step: str, inputs: dict[str, Any]) -> str:
+        """Hash of all that a step's bytes depend on."""
+        return canonical_hash({"step": step, **inputs})
+
+    # ------------------------------------------------------------------------------------------ records
+
+    def data_path(self) -> Path:
+        """The training set; UserError when the run was not told and the index no longer knows."""
+        path = self.args.data or self.settings.get("command", {}).get("data")
+        if path is None:
+            raise UserError(f"records of {self.out} are missing or damaged: say where they come from with --data")
+        return Path(path)
+
+    def has_records(self) -> bool:
+        """Whether every shard's records are written and intact; then the training set itself is not needed."""
+        works = self.shards()
+        stated = self.settings.get("n_records")
+        written = sum(work.done().get("records", 0) for work in works)
+        whole = all((s := w.step("dataset")) and w.is_done("dataset", s["key"], full=True) for w in works)
+        return bool(works) and stated == written and whole
+
+    def records_written(self, count: int) -> None:
+        """Note the number of records, by split, and of captions; forget shards beyond the last."""
+        splits: Counter[str] = Counter()
+        kept = []
+        for work in existing(self.out):
+            if sum(w.done()["records"] for w in kept) >= count:
+                shutil.rmtree(work.folder)
+                continue
+            kept.append(work)
+            splits.update(pq.read_table(work.file(layout.RECORDS), columns=["split"])["split"].to_pylist())
+        facts = {"train": splits["train"], "held_out": splits["held-out"]}
+        facts["captions"] = max(work.done()["captions"] for work in kept)
+        self.settings["dataset"] = {**self.settings["dataset"], **facts}
+        self.settings["n_records"] = count
+        self.write_draft()
+
+    def shards(self) -> list[Work]:
+        """The shards whose records are written."""
+        return [work for work in existing(self.out) if work.step("dataset")]
+
+    @property
+    def n_records(self) -> int:
+        """Records of the index, once the dataset step is done."""
+        return int(self.settings["n_records"])
+
+    # ------------------------------------------------------------------------------------------ model
+
+    @cached_property
+    def denoiser(self) -> Any:
+        """The model as its folder holds it, computing in float32."""
+        import torch
+
+        from attribution.denoiser import Denoiser
+
+        torch.backends.cudnn.allow_tf32 = False  # scores are tiny differences of losses
+        model = self.model()
+        where = self.out / model["path"] if "path" in model else model["hub_id"]
+        return Denoiser.load(where, device=self.args.device, revision=model.get("revision"))
+
+    def model(self, role: str = "pipeline") -> dict[str, Any]:
+        """The manifest's entry of a model."""
+        return next(model for model in self.settings["models"] if model["role"] == role)
+
+    def batch_size(self) -> int:
+        """Samples of one forward."""
+        if self.args.batch_size:
+            return self.args.batch_size
+        channels, height, width = self.model()["latent_shape"]
+        numbers = _CPU_NUMBERS if self.settings["environment"]["device"] == "cpu" else _CUDA_NUMBERS
+        return max(1, min(_MOST_SAMPLES, numbers // (channels * height * width)))
+
+    # ------------------------------------------------------------------------------------------ manifest
+
+    def write_draft(self) -> None:
+        """The manifest as it stands, marked unfinished; kept as it is where the index is complete."""
+        path = self.out / layout.MANIFEST
+        if manifests.draft(self.out) != self.settings:
+            write_json(path, {**self.settings, "complete": False})
+
+    def complete(self) -> None:
+        """Write the final manifest if every step of the index is there."""
+        final = manifests.final(self.out, self.settings, self.shards())
+        if final is not None and manifests.draft(self.out) != final:
+            write_json(self.out / layout.MANIFEST, final)
+
+
+def _refusal(out: Path, differences: dict[str, tuple[Any, Any]]) -> str:
+    sides = "; ".join(f"{name}: begun with {old}, now {new}" for name, (old, new) in differences.items())
+    return f"{out} was begun with other settings ({sides}). Repeat those, or add --rebuild to remake what depends on them"
+
+
+def _forget(out: Path, differences: dict[str, tuple[Any, Any]]) -> None:
+    """Drop what cannot be told apart by its inputs: another training set means other shards."""
+    (out / layout.MANIFEST).unlink(missing_ok=True)
+    if any(name.startswith("dataset.") for name in differences):
+        shutil.rmtree(out / layout.SHARDS, ignore_errors=True)
+    shutil.rmtree(out / layout.SEARCH, ignore_errors=True)

@@ -1,0 +1,122 @@
+"""`python -m precompute gradients --out DIR`: projected loss gradients, the rows the shortlist searches.
+
+To first order (Eq. 16) a record's loss changes by ∇L(z)·Δθ = (F^-½ ∇L(z))·(F^½ Δθ): rows/gradients.npy holds the seeded random
+projection of F^-½ ∇L(z), the mean over a few timesteps, float16 [n, flips, d]; the query projects F^½ Δθ.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from attribution import layout
+from attribution.fisher import DiagonalFisher
+from attribution.gradients import per_sample_gradients
+from attribution.integrity import sha256_of
+from attribution.noise import keyed_noise, mirrored
+from attribution.projection import Projection
+from attribution.types import UserError
+from attribution.weights import parameter_names
+from precompute import fisher, options
+from precompute.build import Build
+from precompute.latents import FLIPS
+from precompute.records import ShardRecords, chunks
+from precompute.shards import Work, write_npy
+
+STEP = "gradients"
+WEIGHTS = "kv"
+FILE = f"{layout.ROWS}/{layout.rows_name(STEP)}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    options.add_common(parser)
+    options.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make what is missing of every shard's gradient rows, and of what they need."""
+    job = Build.begin(args)
+    job.first(build)
+    job.complete()
+
+
+class Rows:
+    """What turns a batch of records into rows: the metric and the projection, made when first needed."""
+
+    def __init__(self, job: Build) -> None:
+        self.job = job
+        self.names = parameter_names(job.denoiser.unet, WEIGHTS)
+        state = load_file(job.out / layout.CURVATURE / layout.FISHER_DIAGONAL)
+        settings = job.settings["gradients"]
+        whole = DiagonalFisher.from_state(state)
+        self.metric = whole.subset(self.names).damped(settings["damping"])
+        shapes = {name: tuple(job.denoiser.unet.get_parameter(name).shape) for name in self.names}
+        self.projection = Projection(shapes, settings["dim"], job.settings["noise"]["seed"])
+        self.timesteps: list[int] = settings["timesteps"]
+
+    def of(self, records: ShardRecords, chunk: range) -> np.ndarray:
+        """Rows of a few records, float32 [len(chunk), flips, d]."""
+        states = records.text_states(self.job.denoiser, chunk)
+        steps = self.timesteps
+        cells = [(r, f, i) for r in chunk for f in range(FLIPS) for i in range(len(steps))]
+        counts = {r: len(records.captions[r]) for r in chunk}  # the timesteps take turns with them
+        gradients = per_sample_gradients(
+            self.job.denoiser,
+            torch.stack([records.latent(r, f) for r, f, _ in cells]),
+            torch.stack([states[r, i % counts[r]] for r, _, i in cells]),
+            torch.stack([self._noise(records.ids[r], f, steps[i]) for r, f, i in cells]),
+            torch.tensor([steps[i] for *_, i in cells]),
+            self.names,
+            group=len(steps),
+        )
+        rows = self.projection.apply(self.metric.sqrt_inv(gradients))
+        return rows.cpu().numpy().reshape(len(chunk), FLIPS, -1)
+
+    def _noise(self, record_id: str, flip: int, timestep: int) -> torch.Tensor:
+        key: dict[str, Any] = {"namespace": "train-gradient", "seed": self.job.settings["noise"]["seed"]}
+        noise = keyed_noise(
+            self.job.denoiser.latent_shape, record_id=record_id, timestep=timestep, **key
+        )
+        return mirrored(noise) if flip else noise
+
+
+def build(job: Build) -> None:
+    """The step, after the curvature."""
+    job.first(fisher.build)
+    shared = {
+        "model": job.model()["sha256"],
+        "noise": job.settings["noise"],
+        **job.settings["gradients"],
+        "metric": sha256_of(job.out / layout.CURVATURE / layout.FISHER_DIAGONAL),
+    }
+    made: list[Rows] = []
+    job.over_shards(
+        STEP,
+        lambda work: {
+            **shared,
+            "records": work.entry(layout.RECORDS)["sha256"],
+            "latents": work.entry(layout.LATENTS)["sha256"],
+        },
+        lambda work, bar: _make(job, made, work, bar),
+    )
+
+
+def _make(job: Build, made: list[Rows], work: Work, bar: tqdm) -> list[str]:
+    if not made:
+        made.append(Rows(job))
+    records = ShardRecords.read(work)
+    size = max(1, job.batch_size() // (FLIPS * len(made[0].timesteps)))
+    rows = np.empty((len(records), FLIPS, job.settings["gradients"]["dim"]), dtype=np.float16)
+    for chunk in chunks(len(records), size):
+        rows[chunk.start : chunk.stop] = made[0].of(records, chunk)
+        bar.update(len(chunk))
+    if not np.isfinite(rows).all():
+        raise UserError(f"{work.folder}: gradient rows that half precision cannot hold")
+    write_npy(work.file(FILE), rows)
+    return [FILE]

@@ -1,0 +1,131 @@
+"""`python -m precompute losses --out DIR`: the base loss of every record, caption, flip and timestep.
+
+L(z, θ0) per cell, float32 [n, captions, flips, T], from the half-precision latents that scoring reads back and the noise of
+namespace "score"; beside it the mean ‖ε_θ‖² of the same forwards (v models converted to ε). NaN where a record has fewer
+captions than another.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from attribution import layout
+from attribution.denoiser import Denoiser
+from attribution.noise import keyed_noise, mirrored
+from attribution.types import UserError
+from precompute import latents, options
+from precompute.build import Build
+from precompute.records import ShardRecords, chunks
+from precompute.shards import Work, write_npy
+
+STEP = "losses"
+Cell = tuple[int, int, int, int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    options.add_common(parser)
+    options.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make what is missing of every shard's base losses, and of what they need."""
+    job = Build.begin(args)
+    job.first(build)
+    job.complete()
+
+
+def build(job: Build) -> None:
+    """The step, after the latents."""
+    job.first(latents.build)
+    settings = job.settings
+    shared = {
+        "model": job.model()["sha256"],
+        "noise": settings["noise"],
+        "timesteps": settings["timesteps"],
+        "captions": settings["dataset"]["captions"],
+    }
+    job.over_shards(
+        STEP,
+        lambda work: {
+            **shared,
+            "records": work.entry(layout.RECORDS)["sha256"],
+            "latents": work.entry(layout.LATENTS)["sha256"],
+        },
+        lambda work, bar: _make(job, work, bar),
+    )
+
+
+def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
+    records, grid = ShardRecords.read(work), job.settings["timesteps"]
+    shape = (len(records), job.settings["dataset"]["captions"], latents.FLIPS, len(grid))
+    loss, power = (np.full(shape, np.nan, dtype=np.float32) for _ in range(2))
+    size = job.batch_size()
+    for chunk in chunks(len(records), max(1, size // len(grid))):
+        states = records.text_states(job.denoiser, chunk)
+        noise = chunk_noise(job, records, chunk)
+        keys = [(r, k, f, i) for r, k in states for f, i in product(range(latents.FLIPS), range(len(grid)))]
+        for piece in chunks(len(keys), size):
+            cells = [keys[n] for n in piece]
+            index = tuple(np.array(cells).T)
+            loss[index], power[index] = _forward(job, records, cells, states, noise)
+        bar.update(len(chunk))
+    _refuse_nan(records, loss)
+    write_npy(work.file(layout.BASE_LOSS), loss)
+    write_npy(work.file(layout.BASE_LOSS_EPS2), power)
+    return [layout.BASE_LOSS, layout.BASE_LOSS_EPS2]
+
+
+def chunk_noise(job: Build, records: ShardRecords, chunk: range) -> dict[tuple[int, int], Tensor]:
+    """(record, timestep number) → ε [C, h, w]; the flip mirrors it, captions share it."""
+    seed, grid = job.settings["noise"]["seed"], job.settings["timesteps"]
+    shape = job.denoiser.latent_shape
+    return {
+        (r, i): keyed_noise(shape, namespace="score", seed=seed, record_id=records.ids[r], timestep=t)
+        for r in chunk
+        for i, t in enumerate(grid)
+    }
+
+
+@torch.no_grad()
+def _forward(
+    job: Build,
+    records: ShardRecords,
+    cells: list[Cell],
+    states: dict[tuple[int, int], Tensor],
+    noise: dict[tuple[int, int], Tensor],
+) -> tuple[np.ndarray, np.ndarray]:
+    """(L, mean ‖ε_θ‖²) of some cells (record, caption, flip, timestep number), float32 [B] each."""
+    grid = job.settings["timesteps"]
+    z = torch.stack([records.latent(r, f) for r, _, f, _ in cells])
+    eps = torch.stack([mirrored(noise[r, i]) if f else noise[r, i] for r, _, f, i in cells])
+    cond = torch.stack([states[r, k] for r, k, _, _ in cells])
+    t = torch.tensor([grid[i] for *_, i in cells])
+    output, target = job.denoiser.predict(z, cond, eps, t)
+    loss = ((output - target) ** 2).mean(dim=(1, 2, 3))
+    power = predicted_noise(job.denoiser, output, z, eps, t).square().mean(dim=(1, 2, 3))
+    return loss.float().cpu().numpy(), power.float().cpu().numpy()
+
+
+def predicted_noise(denoiser: Denoiser, output: Tensor, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """ε_θ from the model's output: itself, α v + σ x_t for v models, (x_t − α z_θ) / σ for sample models."""
+    if denoiser.prediction_type == "epsilon":
+        return output
+    bar = denoiser.alphas_cumprod[t.to(denoiser.device)].view(-1, 1, 1, 1)
+    alpha, sigma = bar.sqrt(), (1.0 - bar).sqrt()
+    x_t = alpha * z.to(output) + sigma * eps.to(output)
+    if denoiser.prediction_type == "v_prediction":
+        return alpha * output + sigma * x_t
+    return (x_t - alpha * output) / sigma
+
+
+def _refuse_nan(records: ShardRecords, loss: np.ndarray) -> None:
+    for row, captions in enumerate(records.captions):
+        if not np.isfinite(loss[row, : len(captions)]).all():
+            raise UserError(f"the model's loss on record {records.ids[row]!r} is not a finite number")

@@ -1,0 +1,72 @@
+"""Tiny training sets and a tiny CLIP on disk, for tests that make whole indexes."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from tests.tiny import RESOLUTION, TOKENS, tiny_captions, tiny_images, tiny_tokenizer
+
+# Arguments that make a tiny index quickly; nothing in them depends on a test.
+SMALL = (
+    *("--device", "cpu", "--batch-size", "8", "--shard-size", "5", "--timestep-stride", "250"),
+    *("--gradient-dim", "16", "--gradient-timesteps", "2"),
+)
+
+
+def image_folder(folder: Path, count: int = 12, *, captions: int = 1, held_out: int = 2) -> Path:
+    """An imagefolder of PNGs with metadata.jsonl, the last `held_out` of them held out."""
+    (folder / "pictures").mkdir(parents=True)
+    texts = tiny_captions(count * captions)
+    lines = []
+    for i, image in enumerate(tiny_images(count)):
+        name = f"pictures/{i:02d}.png"
+        image.resize((24, 16 + i)).save(folder / name)
+        own = texts[i * captions : (i + 1) * captions][: 1 + i % captions]
+        row = {"file_name": name, "artists": [f"artist {i % 3}"]}
+        row |= {"captions": own} if captions > 1 else {"text": own[0]}
+        row |= {"split": "held-out"} if i >= count - held_out else {}
+        lines.append(json.dumps(row))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def png(image) -> bytes:
+    """A PIL image as PNG bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def parquet_set(path: Path, count: int = 7, *, nested: bool = False) -> Path:
+    """Parquet with image bytes (or the hub's {bytes, path}) and captions."""
+    images = [png(image) for image in tiny_images(count)]
+    column = [{"bytes": b, "path": f"{i}.png"} for i, b in enumerate(images)] if nested else images
+    table = pa.table({"image": column, "caption": tiny_captions(count)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=3)
+    return path
+
+
+def tiny_clip(folder: Path) -> Path:
+    """A CLIPModel with one layer a tower, 16 px, 12 dimensions, and its tokenizer."""
+    tokenizer = tiny_tokenizer()
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
+    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config=tower | tokens | special,
+        vision_config=tower | {"image_size": RESOLUTION, "patch_size": 8},
+        projection_dim=12,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
