@@ -1,0 +1,147 @@
+"""Typed endpoints beside the page (contract: ARCHITECTURE.md, "Page API"), for `gradio_client` and curl.
+
+>>> from gradio_client import Client, handle_file
+>>> client = Client("http://127.0.0.1:7860")
+>>> client.predict(prompt="an ice cream cone", seed=7, api_name="/generate")
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+from gradio.data_classes import FileData
+from PIL import Image
+
+from app.jobs import MODEL, OUR_FAULT, Jobs, sentence
+from attribution import validate
+from attribution.engine import Engine
+from attribution.images import read_image
+from attribution.report import png_bytes
+from attribution.types import Attribution, Query, UserError
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DETECTORS = ("grounding-dino",)
+NOT_YET = "detection is not available yet"
+
+
+def add_endpoints(engine: Engine, jobs: Jobs) -> None:
+    """Register the contract's endpoints in the page being built."""
+    served = Served()
+
+    @_words_for_errors
+    def methods() -> list[dict]:
+        """Every method with whether it can be used here, and why not."""
+        return engine.methods()
+
+    @_words_for_errors
+    def generate(prompt: str, seed: int) -> FileData:
+        """The picture the model makes from a prompt and a seed."""
+        checked = validate.prompt(prompt), validate.seed(seed)
+        return served.file(_last(jobs.generate(*checked), Query).image, "picture.png")
+
+    @_words_for_errors
+    def detect(
+        image: FileData, text: str, threshold: float = 0.3, detector: str = DETECTORS[0]
+    ) -> list[dict]:
+        """Boxes of what the text names, in pixels of the image."""
+        served.opened(image)
+        validate.prompt(text)
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise UserError("the threshold has to be a number from 0 to 1")
+        raise UserError(NOT_YET)
+
+    @_words_for_errors
+    def attribute(
+        prompt: str,
+        seed: int = 0,
+        image: FileData | None = None,
+        regions: list[list[float]] | None = None,
+        methods: list[str] = ["abu"],  # noqa: B006  gradio shows the default to clients
+        top_k: int = 24,
+    ) -> dict:
+        """The training pictures that mattered most, as the command line's result.json."""
+        names = validate.methods(methods, {m["name"]: m for m in engine.methods()})
+        k = validate.top_k(top_k, engine.n_train)
+        text = validate.prompt(prompt)
+        picture = None if image is None else served.opened(image)
+        if picture is None:
+            query = _last(jobs.generate(text, validate.seed(seed)), Query)
+        else:
+            query = engine.upload(picture, text)
+        if validate.regions(regions, query.image.size):
+            raise UserError("regions are not available yet")
+        answers = [a for a in jobs.attribute(query, names, k) if isinstance(a, Attribution)]
+        return served.result(engine, engine.result(query, answers, k))
+
+    gr.api(methods, api_name="methods", queue=False)
+    gr.api(generate, api_name="generate", **MODEL)
+    gr.api(detect, api_name="detect", **MODEL)
+    gr.api(attribute, api_name="attribute", **MODEL)
+
+
+class Served:
+    """Files on their way between clients and the engine, all inside the server's own upload folder."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="api-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+
+    def opened(self, file: Any) -> Image.Image:
+        """A client's upload. Gradio checks that files with its mark were uploaded; anything else is refused here."""
+        meta = file.get("meta") if isinstance(file, dict) else None
+        if not isinstance(meta, dict) or meta.get("_type") != "gradio.FileData":
+            raise UserError("the image has to be a file: use gradio_client's handle_file")
+        return read_image(file["path"])
+
+    def file(self, image: Image.Image, name: str) -> dict[str, Any]:
+        """An image as clients download it."""
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / name
+        path.write_bytes(png_bytes(image))
+        return {"path": str(path), "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+    def result(self, engine: Engine, result: dict[str, Any]) -> dict[str, Any]:
+        """result.json with each record's file name replaced by its served image."""
+        rows = [row for method in result["methods"] for row in method["results"]]
+        records = engine.records([row["record"] for row in rows])
+        for row, record in zip(rows, records, strict=True):
+            row["file"] = self.file(record.image, Path(row["file"]).name)
+        return result
+
+
+def _last(items: Iterator[Any], kind: type[R]) -> R:
+    """Run a generator of the engine to its result."""
+    result = next((item for item in items if isinstance(item, kind)), None)
+    if result is None:
+        raise RuntimeError("the job ended without a result")
+    return result
+
+
+def _words_for_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Clients get the line meant for users, or an apology; never a traceback."""
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            raise gr.Error(sentence(str(error)), print_exception=False) from None
+        except gr.Error:
+            raise
+        except Exception:
+            log.exception("/%s failed", function.__name__)
+            raise gr.Error(OUR_FAULT, print_exception=False) from None
+
+    return guarded
+
+
+__all__: Sequence[str] = ("add_endpoints",)

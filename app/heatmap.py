@@ -1,0 +1,45 @@
+"""Heat maps: where on a training picture the unlearned model got worse."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+SIDE = 256
+WORSE = (217, 72, 15)
+BETTER = (25, 113, 194)
+# Below this share of the strongest change nothing is painted, so that noise does not veil the picture.
+QUIET = 0.15
+STRONGEST = 0.85
+
+ROWS = ("upper", "middle", "lower")
+COLUMNS = ("left", "centre", "right")
+
+
+def overlay(change: np.ndarray, *, mirrored: bool) -> Image.Image:
+    """RGBA [256, 256]: orange where the error grew, blue where it shrank, clear where little changed.
+
+    change: float32 [h, w], change of squared error per latent cell; shown relative to its own strongest cell.
+    mirrored: the map belongs to the flipped picture, and is flipped back to lie on the upright one.
+    """
+    cells = np.nan_to_num(change[:, ::-1] if mirrored else change).astype(np.float32)
+    strongest = float(np.abs(cells).max(initial=0.0)) or 1.0
+    smooth = Image.fromarray(np.ascontiguousarray(cells / strongest), mode="F")
+    share = np.clip(np.asarray(smooth.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), -1.0, 1.0)
+    strength = np.clip((np.abs(share) - QUIET) / (1.0 - QUIET), 0.0, 1.0)
+    pixels = np.zeros((SIDE, SIDE, 4), dtype=np.uint8)
+    pixels[..., :3] = np.where(share[..., None] > 0, WORSE, BETTER)
+    pixels[..., 3] = np.rint(255 * STRONGEST * strength)
+    return Image.fromarray(pixels, mode="RGBA")
+
+
+def in_words(change: np.ndarray, *, mirrored: bool) -> str:
+    """The ninth of the picture with most of the worsening, for those who cannot tell the colours."""
+    worse = np.clip(np.nan_to_num(change[:, ::-1] if mirrored else change), 0.0, None)
+    if worse.sum() <= 0:
+        return "It got worse nowhere in particular."
+    bands = [np.array_split(row, 3, axis=1) for row in np.array_split(worse, 3, axis=0)]
+    sums = np.array([[cell.sum() for cell in row] for row in bands])
+    y, x = np.unravel_index(int(sums.argmax()), sums.shape)
+    place = "centre" if (y, x) == (1, 1) else f"{ROWS[y]} {COLUMNS[x]}"
+    return f"Most in the {place}: {round(100 * sums[y, x] / worse.sum())} % of the worsening."

@@ -1,0 +1,93 @@
+"""Arguments → open the index → build the page → launch."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app import spaces_gpu  # noqa: F401  first: ZeroGPU has to patch torch before anything imports it
+
+# isort: split
+import gradio as gr
+
+from app.page import build_page
+from app.served import Shield, picture_route
+from app.theme import THEME
+from attribution.engine import Engine
+from attribution.types import UserError
+
+STATIC = Path(__file__).parent / "static"
+DEFAULT_INDEX = Path(__file__).parent.parent / "assets" / "openclipart"
+MAX_UPLOAD = "20mb"
+BAD_INPUT = 2
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's contract; on Spaces the page listens on every interface."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Whence: which training images?")
+    host = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
+    parser.add_argument("--index", type=Path, default=DEFAULT_INDEX, metavar="DIR")
+    parser.add_argument("--host", default=host)
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args(argv)
+
+
+def launch(engine: Engine, *, host: str, port: int | None, wait: bool = True) -> gr.Blocks:
+    """Serve the page. With `wait=False` it returns at once and `close()` ends it."""
+    page = build_page(engine)
+    page.queue(max_size=32, default_concurrency_limit=8)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=THEME,
+        css_paths=STATIC / "page.css",
+        js=(STATIC / "page.js").read_text(encoding="utf-8"),
+        favicon_path=STATIC / "favicon.png",
+        **private(engine),
+    )
+    if wait:
+        print(f"Whence: {page.local_url}", flush=True)
+        page.block_thread()
+    return page
+
+
+def private(engine: Engine) -> dict[str, Any]:
+    """Launch settings that keep the page offline and visitors' pictures theirs."""
+    return {
+        "allowed_paths": [],
+        "app_kwargs": {"routes": [picture_route(engine)], "middleware": [Shield.entry()]},
+        "enable_monitoring": False,
+        "footer_links": ["api"],
+        "max_file_size": MAX_UPLOAD,
+        "pwa": False,
+        "run_history": False,
+        "share": False,
+        "show_error": False,
+        "ssr_mode": False,
+        "strict_cors": True,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 2 and one line on stderr when the index or the port cannot be used."""
+    options = arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Uploads and answers go to a folder of this run's own, which goes when the page closes.
+    with tempfile.TemporaryDirectory(prefix="whence-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        try:
+            engine = Engine(options.index, device=options.device)
+            launch(engine, host=options.host, port=options.port)
+        except (UserError, OSError) as error:
+            print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
+            return BAD_INPUT
+    return 0

@@ -1,0 +1,104 @@
+"""Small pieces of HTML shared by the panels. Everything that came from a record or a visitor goes through `text`."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from attribution.report import png_bytes
+
+# A click on (or Enter on) anything with data-id inside the component is a `select` event with that id.
+PICK = """
+element.addEventListener('click', (event) => {
+  const picked = event.target.closest('[data-id]');
+  if (picked && element.contains(picked)) trigger('select', {id: picked.dataset.id});
+});
+"""
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def text(value: object) -> str:
+    """Escaped for element content and attribute values."""
+    return escape(str(value), quote=True)
+
+
+def block(value: str = "", *, elem_id: str | None = None, **options: Any) -> gr.HTML:
+    """A piece of the page's own HTML, without gradio's prose styles."""
+    options = {"js_on_load": None, "apply_default_css": False, "padding": False, **options}
+    return gr.HTML(value, elem_id=elem_id, **options)
+
+
+def pickable(value: str = "", *, elem_id: str | None = None, **options: Any) -> gr.HTML:
+    """HTML whose elements with `data-id` can be chosen: listen with `.select(fn)`, see `picked_id`."""
+    return block(value, elem_id=elem_id, js_on_load=PICK, **options)
+
+
+def picked_id(event: gr.EventData) -> str:
+    """The `data-id` of what was chosen."""
+    return str(getattr(event, "id", ""))
+
+
+def data_uri(image: Image.Image) -> str:
+    """An image inside the page, for those too short-lived to have an address."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
+
+
+def heading(number: int | None, title: str, words: str = "") -> str:
+    """A step's heading: its number, what it is, and one line of explanation."""
+    badge = "" if number is None else f'<span class="w-number" aria-hidden="true">{number}</span>'
+    line = f'<p class="w-lead">{text(words)}</p>' if words else ""
+    return f'<div class="w-heading"><h2>{badge}{text(title)}</h2>{line}</div>'
+
+
+def chips(items: Iterable[tuple[str, str]], label: str) -> str:
+    """Clickable suggestions, each (id, words); nothing at all when there are none."""
+    buttons = "".join(
+        f'<li><button type="button" class="w-chip" data-id="{text(key)}">{text(words)}</button></li>'
+        for key, words in items
+    )
+    if not buttons:
+        return ""
+    return f'<div class="w-chips"><p>{text(label)}</p><ul>{buttons}</ul></div>'
+
+
+def people(artists: Iterable[str]) -> str:
+    """Artists as a phrase."""
+    return ", ".join(artists) or "unknown artist"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A power of ten that makes an answer's scores readable: shown = score / 10**exponent."""
+
+    exponent: int
+
+    @classmethod
+    def of(cls, scores: np.ndarray) -> Unit:
+        """Multiples of three, so that the greatest score shows one to three digits before the point."""
+        top = float(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
+        if top == 0.0 or 0.1 <= top < 1000:
+            return cls(0)
+        return cls(3 * math.floor(math.log10(top) / 3))
+
+    def show(self, score: float, digits: int = 3) -> str:
+        """A score in this unit with `digits` significant figures below 1,000, and a true minus sign."""
+        if not math.isfinite(score):
+            return "–"
+        value = score / 10.0**self.exponent
+        whole = len(str(int(abs(value))))
+        shown = f"{value:.{max(digits - whole, 0)}f}"
+        return "0" if float(shown) == 0 else shown.replace("-", "−")
+
+    @property
+    def words(self) -> str:
+        """The unit as it stands after a label, e.g. "×10⁻³"; empty when there is none."""
+        return f"×10{str(self.exponent).translate(SUPERSCRIPTS)}" if self.exponent else ""

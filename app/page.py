@@ -1,0 +1,204 @@
+"""The page: panels top to bottom, and which event changes what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from app.api import add_endpoints
+from app.jobs import MODEL, Jobs
+from app.markup import picked_id
+from app.panels.answer import Answer
+from app.panels.examples import Examples
+from app.panels.forget import Forget
+from app.panels.header import header
+from app.panels.picture import Picture
+from app.panels.run import Run
+from app.panels.share import WHOLE_LINK, Share
+from app.session import Session
+from attribution import defaults, validate
+from attribution.engine import Engine
+from attribution.types import Attribution, Example, UserError
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# Uploads and pictures of past visits are looked for every half hour and go when they are an hour old.
+CLEANING = (1800, 3600)
+
+Updates = dict[Any, Any]
+
+
+def build_page(engine: Engine) -> gr.Blocks:
+    """The page over an opened engine; `launch` it."""
+    jobs = Jobs(engine)
+    with gr.Blocks(title="Whence", analytics_enabled=False, delete_cache=CLEANING) as page:
+        _Page(engine, jobs).wire(page)
+        add_endpoints(engine, jobs)
+    return page
+
+
+class _Page:
+    """The panels, laid out, and the flow between them."""
+
+    def __init__(self, engine: Engine, jobs: Jobs) -> None:
+        self.engine = engine
+        self.session = gr.State(Session())
+        # A change of these starts a step without a click: a followed link makes its picture, then its answer.
+        self.go_generate = gr.State(0)
+        self.go_attribute = gr.State(0)
+        header(engine)
+        self.examples = Examples(engine)
+        with gr.Column(elem_classes="w-step", elem_id="step-picture"):
+            self.picture = Picture(engine, jobs)
+        with gr.Column(elem_classes="w-step", elem_id="step-attribute"):
+            self.run = Run(engine, jobs)
+        with gr.Column(elem_classes="w-step", elem_id="step-answer"):
+            self.answer = Answer(engine, self.session)
+            self.share = Share(engine)
+        with gr.Column(elem_classes="w-step", elem_id="step-forget"):
+            self.forget = Forget(jobs)
+
+    def wire(self, page: gr.Blocks) -> None:
+        """Connect the steps. Each starts outside the queue with a word, then waits for its turn on the model."""
+        picture, run, forget = self.picture, self.run, self.forget
+        fresh = [
+            *(self.session, self.go_attribute, *picture.outputs, *run.step.outputs),
+            *(self.answer.empty, self.answer.body, self.share.row, forget.pictures, *forget.step.outputs),
+        ]
+        found = [
+            *(self.session, *run.step.outputs, *self.answer.outputs, *self.share.outputs),
+            *forget.step.outputs,
+        ]
+        self._step(
+            [picture.step.run.click, self.go_generate.change],
+            picture.step,
+            self._generate,
+            [self.session, picture.prompt, picture.seed],
+            [*picture.step.outputs, *fresh],
+        )
+        self._step(
+            [picture.use.run.click],
+            picture.use,
+            self._take_upload,
+            [self.session, picture.upload, picture.upload_prompt],
+            [*picture.use.outputs, *fresh],
+            preprocess=False,
+        )
+        attributed = self._step(
+            [run.step.run.click, self.go_attribute.change],
+            run.step,
+            self._attribute,
+            [self.session, *run.inputs],
+            found,
+        )
+        attributed.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
+        self._step(
+            [forget.step.run.click],
+            forget.step,
+            forget.forget,
+            [self.session],
+            [*forget.step.outputs, forget.pictures],
+        )
+        form = [picture.prompt, picture.seed, run.method, run.top_k]
+        everything = list(dict.fromkeys([*fresh, *found, *picture.step.outputs, *form]))
+        shown = self.examples.list.select(
+            self._example, None, everything, queue=False, **QUIET
+        )
+        shown.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
+        linked = page.load(
+            self._link, self.session, [*everything, self.go_generate], queue=False, **QUIET
+        )
+        linked.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
+
+    def _step(
+        self, triggers: list[Any], step: Any, work: Any, inputs: list[Any], outputs: list[Any], **more: Any
+    ) -> Any:
+        queued = gr.on(triggers, step.queued, outputs=step.outputs, queue=False, **QUIET)
+        return queued.then(work, inputs, list(dict.fromkeys(outputs)), **QUIET, **MODEL, **more)
+
+    def _generate(
+        self, session: Session, prompt: str, seed: float, request: gr.Request
+    ) -> Iterator[Updates]:
+        for updates, made in self.picture.generate(session, prompt, seed, request):
+            yield updates if made is None else {**updates, **self._fresh(made)}
+
+    def _take_upload(
+        self, session: Session, file: dict[str, Any] | None, prompt: str, request: gr.Request
+    ) -> Iterator[Updates]:
+        for updates, made in self.picture.take_upload(session, file, prompt, request):
+            yield updates if made is None else {**updates, **self._fresh(made)}
+
+    def _fresh(self, session: Session) -> Updates:
+        """A new picture: the steps below start over."""
+        start = {self.go_attribute: session.query} if session.link else {}
+        return {
+            self.session: session,
+            **start,
+            **self.run.step.idle(ready=True),
+            **self.forget.step.idle(ready=True),
+            **self.answer.cleared(),
+            **self.share.cleared(),
+            **self.forget.cleared(),
+        }
+
+    def _attribute(
+        self, session: Session, method: str, top_k: float, exhaustive: bool, request: gr.Request
+    ) -> Iterator[Updates]:
+        work = self.run.attribute(session, method, top_k, exhaustive, request)
+        for updates, answer, final in work:
+            if answer is None:
+                yield updates
+            elif final:
+                yield {**updates, **self._found(session.answered(answer, int(top_k)))}
+            else:
+                yield {**updates, **self.answer.partial(answer, int(top_k))}
+
+    def _found(self, session: Session) -> Updates:
+        return {self.session: session, **self.answer.final(session), **self.share.final(session)}
+
+    def _example(self, event: gr.EventData) -> Updates:
+        return self._show(self.examples.saved[picked_id(event)])
+
+    def _show(self, example: Example) -> Updates:
+        """A saved example as if it had just been computed."""
+        query, answer = example.query, example.attributions[0]
+        top_k = min(defaults.TOP_K, self.engine.n_train)
+        session = Session().asked(query).answered(answer, top_k)
+        return {
+            **self._fresh(session),
+            **self.picture.show(query),
+            **self.picture.step.idle(ready=True),
+            **self.run.step.done("A saved answer. Press Attribute to compute it anew."),
+            **self._found(session),
+            self.picture.prompt: query.prompt,
+            self.picture.seed: query.seed,
+            self.run.method: answer.method,
+            self.run.top_k: top_k,
+        }
+
+    def _link(self, session: Session, request: gr.Request) -> Updates:
+        """Follow ?prompt=&seed=&method=&k=: from a saved example at once, else by making the picture again."""
+        asked = dict(request.query_params)
+        if "prompt" not in asked:
+            return {self.session: session}
+        try:
+            prompt = validate.prompt(asked["prompt"])
+            seed = validate.seed(asked.get("seed", "0"))
+            known = {m["name"]: m for m in self.engine.methods()}
+            (method,) = validate.methods([asked.get("method", defaults.METHOD)], known)
+            top_k = validate.top_k(asked.get("k", str(defaults.TOP_K)), self.engine.n_train)
+        except (UserError, ValueError) as error:
+            gr.Warning(f"The link cannot be followed: {error}.", title="Link")
+            return {self.session: session}
+        example = self.examples.find(prompt, seed, method)
+        if example is not None:
+            return self._show(example)
+        return {
+            self.session: Session(link=True),
+            self.go_generate: 1,
+            self.picture.prompt: prompt,
+            self.picture.seed: seed,
+            self.run.method: method,
+            self.run.top_k: top_k,
+        }

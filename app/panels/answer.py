@@ -1,0 +1,189 @@
+"""Step 3: the answer. Gallery, record, timestep slider, control, plots, table; hidden until there is one."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gradio as gr
+
+from app.markup import block, heading, pickable, picked_id
+from app.panels.about import about
+from app.panels.gallery import Gallery
+from app.panels.plots import artists_plot, spread_plot
+from app.panels.record import RecordView
+from app.session import Session
+from attribution.engine import Engine
+from attribution.types import Attribution, Record
+
+CONTROLS = 8
+EMPTY = (
+    '<p class="w-empty w-await">The answer appears here: the training pictures that mattered most, who drew them, '
+    "and how far they stand out from the rest.</p>"
+)
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+
+
+class Answer:
+    """Everything that follows from one attribution. `partial` and `final` say what each component becomes."""
+
+    def __init__(self, engine: Engine, session: gr.State) -> None:
+        self.engine = engine
+        self.gallery = Gallery(engine)
+        self.records = RecordView(engine)
+        block(heading(3, "The answer"))
+        self.empty = block(EMPTY)
+        with gr.Column(visible=False, elem_id="answer") as self.body:
+            self.scope = block(elem_id="scope")
+            with gr.Row(equal_height=False, elem_classes="w-answer"):
+                with gr.Column(scale=7, min_width=300):
+                    self.cards = pickable(elem_id="gallery")
+                    self._when()
+                    self._control()
+                with gr.Column(scale=4, min_width=280, elem_classes="w-side"):
+                    self.record = pickable(elem_id="record")
+                    about()
+            self._plots()
+        self.outputs = [
+            *(self.empty, self.body, self.scope, self.cards, self.table, self.record),
+            *(self.controls, self.artists, self.spread, self.when, self.all_timesteps, self.when_group),
+        ]
+        self._listen(session)
+
+    def _when(self) -> None:
+        """The timestep slider, shown only when the method keeps cells."""
+        with gr.Column(elem_classes="w-card-box", elem_id="when") as self.when_group:
+            block(
+                "<h3>When in the drawing?</h3><p>A picture is made from noise in steps: its layout first (large t), "
+                "its detail last (small t). Rank by one part of that path; nothing is computed again.</p>"
+            )
+            with gr.Row(equal_height=True):
+                self.all_timesteps = gr.Checkbox(
+                    value=True, label="All timesteps", elem_id="all-timesteps", scale=1, min_width=150
+                )
+                with gr.Column(scale=4, min_width=240):
+                    self.when = gr.Slider(
+                        50, 950, value=500, step=50, label="Timestep t", elem_id="timestep"
+                    )
+                    block('<p class="w-ends"><span>← detail (small t)</span><span>layout (large t) →</span></p>')
+
+    def _control(self) -> None:
+        with gr.Column(elem_classes="w-card-box"):
+            block(
+                "<h3>For comparison: pictures drawn at random</h3><p>A control. If these looked as fitting as the "
+                "answer above, the answer would mean nothing.</p>"
+            )
+            self.controls = pickable(elem_id="controls")
+
+    def _plots(self) -> None:
+        with gr.Row(equal_height=True):
+            with gr.Column(min_width=300, elem_classes="w-card-box"):
+                block(
+                    "<h3>Influence by artist</h3><p>Scores above the noise, added up for each artist. A share of "
+                    "this list, not of your picture.</p>"
+                )
+                self.artists = block(elem_id="artists")
+            with gr.Column(min_width=300, elem_classes="w-card-box"):
+                block("<h3>Spread of the scores</h3><p>How far the shown ones stand out from all the others.</p>")
+                self.spread = block(elem_id="spread")
+        with gr.Accordion("The answer as a table", open=False, elem_id="table-box"):
+            self.table = block(elem_id="table")
+
+    def _listen(self, session: gr.State) -> None:
+        for source in (self.cards, self.controls, self.record):
+            opened = source.select(self._open, session, self.record, **QUIET)
+            opened.then(None, js="() => window.whence.reveal('record')", **QUIET)
+        self._session = session
+        ranked = [session, self.scope, self.cards, self.table, self.record, self.artists, self.spread]
+        self.when.input(
+            self._slide,
+            [session, self.when],
+            [*ranked, self.all_timesteps],
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        self.all_timesteps.input(
+            self._rerank, [session, self.when, self.all_timesteps], ranked, **QUIET
+        )
+
+    def _open(self, session: Session, event: gr.EventData) -> str:
+        return self.records.show(session, picked_id(event))
+
+    def _slide(self, session: Session, centre: float) -> dict[Any, Any]:
+        """Moving the slider leaves "all timesteps"."""
+        return {**self._rerank(session, centre, False), self.all_timesteps: False}
+
+    def _rerank(self, session: Session, centre: float, everything: bool) -> dict[Any, Any]:
+        if session.answer is None:
+            return {self._session: session}
+        view = self.engine.rerank(session.answer, None if everything else centre)
+        session = session.viewed(view)
+        return {self._session: session, **self._ranking(session)}
+
+    def partial(self, answer: Attribution, top_k: int) -> dict[Any, Any]:
+        """The best so far, while scoring goes on."""
+        cards = self.gallery.cards(answer, top_k, partial=True)
+        return {self.body: gr.update(visible=True), self.empty: "", self.cards: cards}
+
+    def final(self, session: Session) -> dict[Any, Any]:
+        """A finished answer."""
+        answer = session.answer
+        assert answer is not None
+        controls = self._random(answer, session.top_k)
+        times = answer.timesteps or (0,)
+        slider = gr.update(minimum=min(times), maximum=max(max(times), min(times) + 1), step=_step(times))
+        return {
+            self.body: gr.update(visible=True),
+            self.empty: "",
+            self.controls: self.gallery.strip(controls, answer),
+            self.when: slider,
+            self.all_timesteps: True,
+            self.when_group: gr.update(visible=answer.cells is not None),
+            **self._ranking(session),
+        }
+
+    def cleared(self) -> dict[Any, Any]:
+        """A new picture has no answer yet."""
+        return {self.body: gr.update(visible=False), self.empty: EMPTY}
+
+    def _ranking(self, session: Session) -> dict[Any, Any]:
+        """All that follows the order of the view."""
+        view = session.view
+        assert view is not None
+        return {
+            self.scope: scope_line(view, self.engine.n_train),
+            self.cards: self.gallery.cards(view, session.top_k),
+            self.table: self.gallery.table(view, session.top_k),
+            self.record: self.records.show(session, None),
+            self.artists: artists_plot(self.engine.artists(view)),
+            self.spread: spread_plot(view, session.top_k),
+        }
+
+    def _random(self, answer: Attribution, top_k: int) -> list[Record]:
+        seed = random.Random(answer.ids[0] if answer.ids else "").randrange(2**31)
+        count = min(CONTROLS, max(self.engine.n_train - top_k, 1))
+        return self.engine.random_records(count, seed, exclude=answer.ids[:top_k])
+
+
+def _step(times: tuple[int, ...]) -> int:
+    """Half the distance between stored timesteps, so that the slider rests on them and between."""
+    gaps = [b - a for a, b in zip(sorted(times), sorted(times)[1:], strict=False)]
+    return max(min(gaps, default=2) // 2, 1)
+
+
+def scope_line(answer: Attribution, n_train: int) -> str:
+    """What was compared with what: an answer from a shortlist says that it is one."""
+    if answer.candidate_source == "exhaustive" and answer.candidates >= n_train:
+        how = f"All {n_train:,} training pictures were scored"
+    else:
+        how = (
+            f"A shortlist of {answer.candidates:,} of {n_train:,} training pictures was scored; one that is "
+            "not on it cannot appear here"
+        )
+    kind = {
+        "unlearning": "Score: how much worse the model got at the training picture after unlearning yours.",
+        "gradient": "Score: how alike the two pictures' gradients are.",
+        "similarity": "Score: how alike the two pictures look. No model weights are involved.",
+        "control": "Score: drawn at random.",
+    }.get(answer.kind, "")
+    return f'<p class="w-scope">{how}. {kind}</p>'

@@ -1,0 +1,70 @@
+"""Take the answer along: a ZIP with everything, and a link that asks the same again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from app.session import Session
+from attribution.engine import Engine
+
+KEPT = 20
+NO_LINK = "An uploaded picture stays with you, so there is no link to it; the ZIP has it all."
+
+# The page's own address is known in the browser only.
+WHOLE_LINK = "(query) => query ? location.origin + location.pathname + '?' + query : ''"
+
+
+class Share:
+    """The two buttons under an answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.folder = Path(tempfile.mkdtemp(prefix="answers-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+        with gr.Row(equal_height=True, elem_id="share", visible=False) as self.row:
+            self.link = gr.Textbox(
+                label="Link to this question",
+                info="Opens the page, makes the same picture and asks again.",
+                interactive=False,
+                buttons=["copy"],
+                scale=3,
+                min_width=260,
+                elem_id="link",
+            )
+            self.zip = gr.DownloadButton(
+                "Download ZIP", scale=1, min_width=160, elem_id="zip", elem_classes="w-zip"
+            )
+        self.outputs = [self.row, self.link, self.zip]
+
+    def final(self, session: Session) -> dict[Any, Any]:
+        """Link and file of a finished answer."""
+        assert session.query is not None and session.answer is not None
+        link = "" if session.query.seed is None else self._query_string(session)
+        info = NO_LINK if not link else "Opens the page, makes the same picture and asks again."
+        return {
+            self.row: gr.update(visible=True),
+            self.link: gr.update(value=link, info=info),
+            self.zip: str(self._archive(session)),
+        }
+
+    def cleared(self) -> dict[Any, Any]:
+        return {self.row: gr.update(visible=False)}
+
+    def _query_string(self, session: Session) -> str:
+        assert session.query is not None and session.answer is not None
+        return urlencode(dict(self.engine.link(session.query, session.answer.method, session.top_k)))
+
+    def _archive(self, session: Session) -> Path:
+        """A ZIP of the answer in a folder of its own; the oldest go when there are many."""
+        assert session.query is not None and session.answer is not None
+        earlier = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        for folder in earlier[:-KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)
+        target = Path(tempfile.mkdtemp(dir=self.folder)) / "whence.zip"
+        return self.engine.export(session.query, [session.answer], target, session.top_k)

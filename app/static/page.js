@@ -1,0 +1,54 @@
+() => {
+  // The dark switch: the browser's own preference first, the visitor's choice after that.
+  const saved = localStorage.getItem('whence-light');
+  const dark = () => document.body.classList.contains('dark');
+  const label = () => {
+    const button = document.getElementById('light-switch');
+    if (button) button.setAttribute('aria-pressed', String(dark()));
+  };
+  if (saved && !new URLSearchParams(location.search).has('__theme')) {
+    document.body.classList.toggle('dark', saved === 'dark');
+  }
+  document.addEventListener('click', (event) => {
+    if (!event.target.closest('#light-switch')) return;
+    document.body.classList.toggle('dark');
+    localStorage.setItem('whence-light', dark() ? 'dark' : 'light');
+    label();
+  });
+  label();
+
+  const visible = (element) => element && element.offsetParent !== null;
+  const usable = (id) => {
+    const button = document.getElementById(id);
+    return visible(button) && !button.disabled ? button : null;
+  };
+  // Ctrl+Enter presses the main button of the step one is in, or else of the first step that can run.
+  const primary = (step) => {
+    const button = step && step.querySelector('button.primary:not([disabled])');
+    return visible(button) ? button : null;
+  };
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+      const here = event.target.closest ? event.target.closest('.w-step') : null;
+      const inTab = event.target.closest ? event.target.closest('[role=tabpanel]') : null;
+      const button = primary(inTab) || primary(here) || usable('attribute-run') || usable('generate-run');
+      if (button) { event.preventDefault(); button.click(); }
+    } else if (event.key === 'Escape') {
+      const button = [...document.querySelectorAll('.w-stop')].find(visible);
+      if (button) { event.preventDefault(); button.click(); }
+    }
+  });
+
+  window.whence = {
+    // On a narrow screen the record lies below the gallery: go there when one is opened.
+    reveal(id) {
+      const element = document.getElementById(id);
+      if (!element) return;
+      const box = element.getBoundingClientRect();
+      if (box.top < 0 || box.top > window.innerHeight * 0.8) {
+        const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+        element.scrollIntoView({behavior: calm ? 'auto' : 'smooth', block: 'start'});
+      }
+    },
+  };
+}
