@@ -1,0 +1,1 @@
+"""Makes indexes and trains the embedded model: one verb per file."""
