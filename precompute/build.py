@@ -150,15 +150,17 @@ class Build:
     # ------------------------------------------------------------------------------------------ manifest
 
     def write_draft(self) -> None:
-        """The manifest as it stands, marked unfinished; kept as it is where the index is complete."""
-        path = self.out / layout.MANIFEST
-        if manifests.draft(self.out) != self.settings:
-            write_json(path, {**self.settings, "complete": False})
+        """The manifest as it stands, marked unfinished; a finished one of the same settings is left in peace."""
+        old = manifests.draft(self.out)
+        finished = old.get("complete") and not manifests.differences(old, self.settings)
+        if not finished and old != self.settings:
+            write_json(self.out / layout.MANIFEST, self.settings)
 
     def complete(self) -> None:
-        """Write the final manifest if every step of the index is there."""
+        """Write the final manifest if every step of the index is there, unless only the environment would change."""
         final = manifests.final(self.out, self.settings, self.shards())
-        if final is not None and manifests.draft(self.out) != final:
+        old = manifests.draft(self.out)
+        if final is not None and {**old, "environment": None} != {**final, "environment": None}:
             write_json(self.out / layout.MANIFEST, final)
 
 

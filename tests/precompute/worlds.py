@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from precompute.__main__ import main
 from tests.tiny import RESOLUTION, TOKENS, tiny_captions, tiny_images, tiny_tokenizer
 
 # Arguments that make a tiny index quickly; nothing in them depends on a test.
@@ -70,3 +71,18 @@ def tiny_clip(folder: Path) -> Path:
         CLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def make_index(out: Path, model: Path, data: Path, *more: str) -> Path:
+    """A whole index by the command itself, in this process."""
+    code = main(["index", "--model", str(model), "--data", str(data), "--out", str(out), *SMALL, *more])
+    assert code == 0
+    return out
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file below `root`; the manifest without the git revision, which may change while a test runs."""
+    files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    manifest = json.loads(files["manifest.json"])
+    manifest["environment"].pop("git_revision")
+    return {**files, "manifest.json": json.dumps(manifest).encode()}
