@@ -1,7 +1,8 @@
 """The command line: which training images made this picture?
 
 python -m attribution --index assets/openclipart --prompt "an ice cream cone" --seed 7 --out answer
-python -m attribution --index assets/openclipart --prompt "an ice cream cone" --image mine.png --method abu,clip --out answer
+python -m attribution --index assets/openclipart --prompt "an ice cream cone" --image mine.png
+--method abu,clip --out answer
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when the answer is written, 2 for bad input with one line on stderr, 130 when interrupted."""
+    """0 when the answer is written, 2 for bad input with one line on stderr, 130 interrupted."""
     try:
         _quiet()
         _run(_parser().parse_args(argv))
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    """Cheap checks first: nothing is loaded for input that cannot work, nothing computed that cannot be written."""
+    """Cheap checks first: nothing is loaded for input that cannot work."""
     out = report.check_new_folder(args.out)
     prompt = validate.prompt(args.prompt)
     seed = None if args.seed is None else validate.seed(args.seed)
@@ -105,7 +106,7 @@ def _write(
 
 
 def _last(steps: Iterator, kind: type) -> list:
-    """The items of `kind` that a job ends with; its Progress as a bar on stderr where somebody watches."""
+    """The items of `kind` of a job; its Progress as a bar where somebody watches."""
     found, bar = [], None
     watched = sys.stderr.isatty()
     for item in steps:
@@ -132,7 +133,7 @@ def _show(bar, progress: Progress):
 
 
 def _quiet() -> None:
-    """The libraries' own notices would bury the one line a user is owed; results go to files, not to the log."""
+    """The libraries' own notices would bury the one line a user is owed."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

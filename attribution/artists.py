@@ -16,8 +16,8 @@ def artist_shares(
 ) -> list[ArtistShare]:
     """Shares of sum_i max(score_i - floor, 0), each record's part split evenly over its artists.
 
-    ids, artists: per record, in the order of `scores` (float [M], best first). floor: below it a score is noise.
-    Greatest share first, ties by name; empty when no score rises above the floor.
+    ids, artists: per record, in the order of `scores` (float [M], best first). floor: below it a
+    score is noise. Greatest share first, ties by name; empty when no score rises above the floor.
     """
     excess = np.maximum(np.nan_to_num(np.asarray(scores, dtype=np.float64)) - floor, 0.0)
     total = float(excess.sum())
@@ -35,7 +35,8 @@ def artist_shares(
 
 
 def score_floor(noise_floor: float | None, n_cells: int) -> float:
-    """The noise of a score, from the noise of one cell: the mean of n cells has 1/sqrt(n) of its standard deviation.
+    """The noise of a score, from the noise of one cell: the mean of n cells has 1/sqrt(n) of its
+    standard deviation.
 
     Two standard deviations, so that about 2 % of records without influence pass by chance.
     """

@@ -37,14 +37,14 @@ def _part(part: dict[str, Any]) -> tuple[str, tuple[float, float, float, float]]
 
 
 def random_rows(index: Index, n: int, seed: int, exclude: Sequence[str] = ()) -> list[int]:
-    """n different seeded random training rows without the records `exclude`; fewer where there are not so many."""
+    """n different seeded random training rows, or all there are, without `exclude`."""
     left = np.setdiff1d(index.train_rows, [index.row_of(name) for name in exclude])
     rows = np.random.default_rng(seed).permutation(left)[: max(n, 0)]
     return [int(row) for row in rows]
 
 
 def prompts(index: Index, n: int, seed: int, unlike: str = "") -> list[str]:
-    """n first captions of training records, one of each category in turn; none shares a word with `unlike`."""
+    """n captions, of each category in turn, that share no word with `unlike`."""
     categories = index.records["category"].to_pylist()
     waiting: dict[str, list[str]] = {}
     for row in random_rows(index, len(index.train_rows), seed):
@@ -62,7 +62,8 @@ def _words(text: str) -> set[str]:
 
 
 def nearest_captions(index: Index, features: np.ndarray, k: int) -> list[str]:
-    """The k different training captions whose CLIP text features are nearest to image `features` [1, d].
+    """The k different training captions whose CLIP text features are nearest to image `features`
+    [1, d].
 
     Where the index has no text rows, the captions of the nearest training images.
     """

@@ -18,15 +18,16 @@ ImageSource = str | Path | bytes | BinaryIO | Image.Image
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
 MAX_BYTES = 100_000_000
-# A closed list: PIL also knows formats that start other programs (EPS) or hold no picture (PDF stubs).
+# A closed list: PIL also knows formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a path, bytes, binary file or PIL image as a new 8-bit RGB image.
 
-    EXIF rotation is applied, transparency laid on white, CMYK and 16-bit converted, the first frame of an animation
-    taken, metadata dropped. Raises UserError with one line for a missing, empty, damaged or too large image.
+    EXIF rotation is applied, transparency laid on white, CMYK and 16-bit converted, the first frame
+    of an animation taken, metadata dropped. Raises UserError with one line for a missing, empty,
+    damaged or too large image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -44,10 +45,8 @@ def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise UserError("the image is too large to read safely") from None
-    except Exception:  # noqa: BLE001 - on damaged headers decoders raise nearly anything
-        raise UserError(
-            "not an image that can be read (PNG, JPEG, WebP and GIF work)"
-        ) from None
+    except Exception:  # on damaged headers decoders raise nearly anything
+        raise UserError("not an image that can be read (PNG, JPEG, WebP and GIF work)") from None
 
 
 def _read_bytes(source: str | Path | bytes | BinaryIO) -> bytes:
@@ -90,7 +89,7 @@ def _decoded(image: Image.Image) -> Image.Image:
         image.load()
     except Image.DecompressionBombError:
         raise UserError("the image is too large to read safely") from None
-    except Exception:  # noqa: BLE001 - as above, for damaged pixels
+    except Exception:  # as above, for damaged pixels
         raise UserError("the image is damaged or cut short") from None
     return _upright(image)
 
@@ -99,7 +98,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """A broken EXIF block costs the rotation, not the picture."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001
+    except Exception:
         return image
 
 
@@ -117,7 +116,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float grey to 8 bits; PIL's own conversion clips at 255 instead of scaling."""
+    """16-bit, 32-bit and float grey to 8 bits; PIL would clip at 255 instead of scaling."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     top = values.max(initial=0.0)
     if image.mode.startswith("I;16") or top > 255:

@@ -1,4 +1,4 @@
-"""Answers as files: `result.json` (schema 1), the attributed images, `scores_<method>.npy`, a ZIP with CSV tables."""
+"""Answers as files: result.json (schema 1), images, scores_<method>.npy, a ZIP with CSV tables."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def image_file(record_id: str) -> str:
-    """Path of a record's image inside an answer; ids that are no plain file names get a hash instead of odd characters."""
+    """Path of a record's image in an answer; odd characters of an id give way to a hash."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", record_id).strip("._")[:80]
     if plain != record_id or not plain:
         plain = f"{plain or 'record'}-{hashlib.sha256(record_id.encode()).hexdigest()[:8]}"
@@ -69,7 +69,7 @@ def result_dict(
     top_k: int,
     lookup: RecordLookup,
 ) -> dict[str, Any]:
-    """The contract's result.json, schema 1, with `index` describing the index; only what JSON can hold, NaN as null."""
+    """The contract's result.json, schema 1: only what JSON can hold, NaN as null."""
     methods = [_method_dict(attribution, top_k, lookup) for attribution in attributions]
     return plain(
         {"schema": SCHEMA, "index": dict(index), "query": query_dict(query), "methods": methods}
@@ -157,7 +157,7 @@ def answer_files(
 def write_zip(
     path: str | Path, result: Mapping[str, Any], query: Query, lookup: RecordLookup
 ) -> Path:
-    """The answer as a ZIP with one CSV per method beside result.json; written to a temporary name, then renamed."""
+    """The answer as a ZIP with one CSV per method; whole under its name or not at all."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -186,7 +186,7 @@ def write_folder(
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """A path that can become a folder: absent, or an empty folder; UserError otherwise, so that nothing is overwritten."""
+    """A path that can become a folder: absent or an empty folder; UserError otherwise."""
     path = Path(path).absolute()
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"{path} exists and is not a folder")
@@ -197,7 +197,7 @@ def check_new_folder(path: str | Path) -> Path:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary sibling that takes the place of `path` when the block succeeds and vanishes when it does not."""
+    """A temporary sibling that becomes `path` if the block succeeds, and vanishes if not."""
     path = check_new_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """mkdtemp makes folders for the owner alone; the result should have the modes any other folder gets."""
+    """mkdtemp makes folders for the owner alone; an answer gets the modes of any folder."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,11 +1,13 @@
-"""EDGE: saved examples, answers that show at once. Plain JSON, PNG and .npy files, no pickle, below 100 kB each.
+"""EDGE: saved examples, answers that show at once, below 100 kB each. JSON, PNG and .npy, no pickle.
 
-    examples/<slug>/result.json          the contract's result, and `saved`: what turns the arrays back into an answer
+    examples/<slug>/result.json           the contract's result, and `saved`: how to read the arrays
     examples/<slug>/query.png
-    examples/<slug>/<method>.<array>.npy rows int32 [M], scores float32 [M], errors float16 [M], flip int8 [M],
-                                         cells float16 [best, captions, flips, T], heatmaps float16 [R, h, w]
+    examples/<slug>/<method>.<array>.npy  rows int32 [M], scores float32 [M], errors float16 [M],
+                                          flip int8 [M], cells float16 [best, captions, flips, T],
+                                          heatmaps float16 [R, h, w]
 
-float16 arrays are stored divided by a scale: loss changes are so small that half precision would flush them to zero.
+float16 arrays are divided by a scale: loss changes are so small that half precision would flush
+them to zero.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def save_example(
     result: Mapping[str, Any],
     index_hash: str,
 ) -> Path:
-    """Write one example; `result` is the answer's result.json. UserError if the folder exists and is not empty."""
+    """Write one example with its result.json; UserError if the folder is not empty."""
     folder = Path(folder)
     with new_folder(folder) as part:
         (part / QUERY_IMAGE).write_bytes(png_bytes(query.image))
@@ -81,7 +83,7 @@ def _mend() -> str:
 
 
 def _save_arrays(folder: Path, attribution: Attribution) -> dict[str, Any]:
-    """Write one method's arrays; returns the scales, timesteps and heat map ids that reading back needs."""
+    """Write one method's arrays; returns what reading them back needs to know."""
     a = attribution
     arrays = {"rows": a.rows.astype(np.int32), "scores": a.scores.astype(np.float32)}
     arrays["flip"] = a.flip.astype(np.int8)

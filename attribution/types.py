@@ -10,7 +10,9 @@ from PIL import Image
 
 
 class UserError(ValueError):
-    """Bad input from a user: one clear line, shown by the page as is and by the CLI with exit code 2."""
+    """Bad input from a user: one clear line, shown by the page as is and by the CLI with exit code
+    2.
+    """
 
 
 class Cancelled(Exception):
@@ -28,7 +30,8 @@ class Region:
 class Query:
     """One picture to attribute: the decoded 8-bit RGB image and the prompt that conditions it.
 
-    `seed` is None for an upload; steps, guidance and scheduler describe how a generated image was made.
+    `seed` is None for an upload; steps, guidance and scheduler describe how a generated image was
+    made.
     """
 
     prompt: str
@@ -46,13 +49,13 @@ class Attribution:
 
     ids: the scored records' ids, best first, length M (all scored candidates, not only the top k).
     scores: float32 [M], best first. standard_error: float32 [M] over cells, NaN where undefined.
-    cells: float32 [M, captions, flips, T] loss change per cell, NaN where not evaluated; None for methods without cells.
-    flip: int8 [M], 1 where the mirrored training image gave the maximum.
-    timesteps: the T timesteps of `cells`. noise_floor: standard deviation of (fresh - cached) base losses per cell.
-    rows: int64 [M], the records' row numbers in the index.
-    heatmaps: record id -> float32 [h, w] change of squared error per latent cell, for the top records only.
-    seconds: stage name -> seconds. params: what reproduces the run. candidates: how many records were scored and how
-    they were chosen (`"exhaustive"` or `"shortlist"`).
+    cells: float32 [M, captions, flips, T] loss change per cell, NaN where not evaluated; None for
+    methods without cells. flip: int8 [M], 1 where the mirrored training image gave the maximum.
+    timesteps: the T timesteps of `cells`. noise_floor: standard deviation of (fresh - cached) base
+    losses per cell. rows: int64 [M], the records' row numbers in the index.
+    heatmaps: record id -> float32 [h, w] change of squared error per latent cell, for the top
+    records only. seconds: stage name -> seconds. params: what reproduces the run. candidates: how
+    many records were scored and how they were chosen (`"exhaustive"` or `"shortlist"`).
     """
 
     method: str
@@ -75,7 +78,8 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a running job: `done` of `total` in `stage`, seconds so far in it, seconds left if known.
+    """One step of a running job: `done` of `total` in `stage`, seconds so far in it, seconds left
+    if known.
 
     `partial` is the best answer so far, sorted, when there is one.
     """
@@ -90,9 +94,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Record:
-    """One training record as shown: `row` is its number in the index, `image` the display image (RGB).
+    """One training record as shown: `row` is its number in the index, `image` the display image
+    (RGB).
 
-    `parts` are a collage's pieces as (record id, (x0, y0, x1, y1) in display pixels); empty for a drawing.
+    `parts` are a collage's pieces as (record id, (x0, y0, x1, y1) in display pixels); empty for a
+    drawing.
     """
 
     id: str
@@ -110,7 +116,9 @@ class Record:
 
 @dataclass(frozen=True)
 class OtherPrompt:
-    """An unrelated prompt before and after forgetting; `change` is the mean squared error on [0, 1]."""
+    """An unrelated prompt before and after forgetting; `change` is the mean squared error on [0,
+    1].
+    """
 
     prompt: str
     seed: int
@@ -123,10 +131,11 @@ class OtherPrompt:
 class Forgetting:
     """The same prompt and seed at growing strengths of unlearning, beside unrelated prompts.
 
-    strengths: the relative loss increases asked for, 0 first (the model as it is). reached: those measured on the
-    line-search draws. scales: multiples of the query's delta that gave them. images: one per strength.
-    changes: mean squared error on [0, 1] of each image against the first. others: unrelated prompts at strength 0
-    and at the greatest. note: one sentence for the reader where something needs saying (an upload has no seed), or "".
+    strengths: the relative loss increases asked for, 0 first (the model as it is). reached: those
+    measured on the line-search draws. scales: multiples of the query's delta that gave them.
+    images: one per strength. changes: mean squared error on [0, 1] of each image against the first.
+    others: unrelated prompts at strength 0 and at the greatest. note: one sentence for the reader
+    where something needs saying (an upload has no seed), or "".
     """
 
     prompt: str
@@ -143,7 +152,9 @@ class Forgetting:
 
 @dataclass(frozen=True)
 class ArtistShare:
-    """One artist's part of the influence above the noise floor: `share` in 0..1, `records` with any, best first."""
+    """One artist's part of the influence above the noise floor: `share` in 0..1, `records` with
+    any, best first.
+    """
 
     artist: str
     share: float

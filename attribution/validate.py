@@ -1,4 +1,4 @@
-"""Checks of what a user hands in: each returns the clean value or raises UserError with one line."""
+"""Checks of user input: each returns the clean value or raises UserError with one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_REGIONS = 16
 
 
 def prompt(text: object) -> str:
-    """A prompt of 1 to 1,000 characters, spaces and line breaks collapsed, control characters dropped."""
+    """A prompt of 1 to 1,000 characters; white space collapsed, control characters dropped."""
     if not isinstance(text, str):
         raise UserError("the prompt has to be text")
     try:

@@ -42,7 +42,7 @@ def query() -> Query:
 
 
 def attribution(method: str = "abu", scored: int = 8, seed: int = 0) -> Attribution:
-    """An answer over `scored` of the records with 2 captions, 2 flips and 3 timesteps; one caption not evaluated."""
+    """An answer over `scored` records: 2 captions (one not evaluated), 2 flips, 3 timesteps."""
     rng = np.random.default_rng(seed)
     cells = rng.normal(0, 1e-4, (scored, 2, 2, 3)).astype(np.float32)
     cells[:, 1] = np.nan

@@ -1,4 +1,4 @@
-"""Answers on disk: the contract's JSON, whole or not at all; examples that come back as they were."""
+"""Answers on disk: the contract's JSON, whole or not at all; examples come back as they were."""
 
 from __future__ import annotations
 
