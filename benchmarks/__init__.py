@@ -1,0 +1,1 @@
+"""Speed and memory of the embedded index, each with a command that prints it."""

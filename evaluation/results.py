@@ -1,0 +1,160 @@
+"""EDGE: results as JSON lines, one line per finished unit, so that a stopped verb goes on where it was.
+
+A file holds lines of several runs. A run is what its settings and the index (or model, or data) say: every line carries
+the run's key, and a head line with command, machine and date precedes the units of each session of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path("evaluation/results")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quality: what is shown, what it should be, and whether it is (None: there is no target)."""
+
+    name: str
+    value: str
+    target: str = ""
+    passed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a verb's lines say: figures for the report, a Markdown table (first row: heads), and remarks."""
+
+    figures: tuple[Figure, ...]
+    table: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Results:
+    """The lines of one run in `<folder>/<verb>.jsonl`."""
+
+    path: Path
+    run: str
+    head: dict[str, Any]
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begun: bool = False
+
+    @classmethod
+    def open(cls, folder: Path, verb: str, subject: str, settings: Mapping[str, Any]) -> Results:
+        """The run of `verb` on `subject` (index, model or data hash) with `settings`; what it has is in `units`."""
+        identity = json.dumps([verb, subject, dict(settings)], sort_keys=True)
+        run = sha256(identity.encode()).hexdigest()[:12]
+        head = {
+            "head": verb,
+            "run": run,
+            "subject": subject,
+            "settings": dict(settings),
+            "command": command(),
+            "machine": machine(),
+        }
+        path = folder / f"{verb}.jsonl"
+        return cls(path, run, head, _units(path, run))
+
+    def add(self, key: str, **values: Any) -> dict[str, Any]:
+        """Append one finished unit; on disk when this returns."""
+        if not self.begun:
+            self._write({**self.head, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+            self.begun = True
+        line = {"unit": key, "run": self.run, **values}
+        self._write(line)
+        self.units[key] = line
+        return line
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"\n", b"")
+        with self.path.open("a", encoding="utf-8") as file:
+            # a killed run may have left half a line: it must not swallow this one
+            file.write(("" if whole else "\n") + json.dumps(line, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a results file; empty where there is no file."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue  # cut off by a kill: its unit runs again
+    return lines
+
+
+def _units(path: Path, run: str) -> dict[str, dict[str, Any]]:
+    return {line["unit"]: line for line in read_lines(path) if line["run"] == run and "unit" in line}
+
+
+def latest(folder: Path, verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """(head, units) of the run whose head was written last; None where the verb never ran."""
+    path = folder / f"{verb}.jsonl"
+    heads = [line for line in read_lines(path) if "head" in line]
+    if not heads:
+        return None
+    return heads[-1], list(_units(path, heads[-1]["run"]).values())
+
+
+def command() -> str:
+    """The command of this process, as it can be typed again."""
+    module = Path(sys.argv[0])
+    name = f"-m {module.parent.name}" if module.name == "__main__.py" else module.name
+    return f"python {name} {shlex.join(sys.argv[1:])}".strip()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def markdown(summary: Summary) -> str:
+    """Figures, table and notes as Markdown."""
+    lines = ["| figure | value | target | |", "|---|---|---|---|"]
+    marks = {True: "pass", False: "**fail**", None: ""}
+    lines += [f"| {f.name} | {f.value} | {f.target} | {marks[f.passed]} |" for f in summary.figures]
+    if summary.table:
+        head, *body = summary.table
+        lines += ["", _row(head), "|" + "---|" * len(head), *(_row(cells) for cells in body)]
+    if summary.notes:
+        lines += ["", *summary.notes]
+    return "\n".join(lines)
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"
