@@ -14,13 +14,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from attribution import defaults, report, validate
 from attribution.images import read_image
 from attribution.types import Attribution, Progress, Query, UserError
+
+if TYPE_CHECKING:  # loading torch takes seconds that bad input need not wait for
+    from attribution.engine import Engine
+
+T = TypeVar("T")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m attribution", description=__doc__.split("\n")[0])
+    parser = _Parser(
+        "python -m attribution", description="Which training images made this picture?"
+    )
     add = parser.add_argument
     add("--index", required=True, metavar="DIR", help="the index: model, records, base losses")
     add("--prompt", required=True, metavar="TEXT", help="what the picture was made from")
@@ -77,7 +85,7 @@ def _run(args: argparse.Namespace) -> None:
     top_k = validate.top_k(args.top_k, engine.n_train)
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
     _check_region(args, picture.size if picture else (engine.resolution, engine.resolution))
-    if picture is None:
+    if seed is not None:
         query = _last(engine.generate(prompt, seed), Query)[0]
     else:
         query = engine.upload(picture, prompt)
@@ -94,7 +102,7 @@ def _check_region(args: argparse.Namespace, size: tuple[int, int]) -> None:
 
 
 def _write(
-    engine, out: Path, query: Query, answers: list[Attribution], top_k: int, scores: bool
+    engine: Engine, out: Path, query: Query, answers: list[Attribution], top_k: int, scores: bool
 ) -> None:
     result = engine.result(query, answers, top_k)
     arrays: dict[str, np.ndarray] = {}
@@ -105,31 +113,38 @@ def _write(
     print(out / report.RESULT)
 
 
-def _last(steps: Iterator, kind: type) -> list:
+def _last(steps: Iterator[Progress | T], kind: type[T]) -> list[T]:
     """The items of `kind` of a job; its Progress as a bar where somebody watches."""
-    found, bar = [], None
-    watched = sys.stderr.isatty()
+    found: list[T] = []
+    bars = _Bars() if sys.stderr.isatty() else None
     for item in steps:
         if isinstance(item, kind):
             found.append(item)
-        elif watched and isinstance(item, Progress):
-            bar = _show(bar, item)
-    if bar is not None:
-        bar.close()
+        elif bars is not None and isinstance(item, Progress):
+            bars.show(item)
+    if bars is not None:
+        bars.close()
     return found
 
 
-def _show(bar, progress: Progress):
-    """One bar per stage."""
-    from tqdm import tqdm
+class _Bars:
+    """One bar on stderr for the stage that runs."""
 
-    if bar is None or bar.desc != f"{progress.stage}: ":
-        if bar is not None:
-            bar.close()
-        bar = tqdm(total=progress.total, desc=progress.stage, file=sys.stderr, leave=False)
-    bar.total = progress.total
-    bar.update(progress.done - bar.n)
-    return bar
+    def __init__(self) -> None:
+        self.bar: tqdm[Any] | None = None
+        self.stage = ""
+
+    def show(self, progress: Progress) -> None:
+        if self.bar is None or self.stage != progress.stage:
+            self.close()
+            self.stage = progress.stage
+            self.bar = tqdm(total=progress.total, desc=self.stage, file=sys.stderr, leave=False)
+        self.bar.total = progress.total
+        self.bar.update(progress.done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 def _quiet() -> None:
@@ -137,7 +152,6 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")
     warnings.filterwarnings("ignore")
     logging.captureWarnings(True)
     logging.getLogger().setLevel(logging.ERROR)

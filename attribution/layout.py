@@ -18,6 +18,8 @@ FISHER_DIAGONAL = "fisher_diagonal.safetensors"
 EKFAC = "ekfac.safetensors"
 SEARCH = "search"
 EXAMPLES = "examples"
+# Sampling settings a model recommends, beside its weights: {"steps": 50, "guidance": 3.0}.
+GENERATION = "generation.json"
 
 
 def shard_name(number: int) -> str:

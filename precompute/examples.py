@@ -1,0 +1,73 @@
+"""`python -m precompute examples --index DIR`: answers kept with an index, so that the page shows
+them at once.
+
+Each is generated and attributed like any query, then written to `examples/<slug>/`. They name the
+index they were made with, and are refused by any other: run this last, and again after every change
+of model, data or base losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from tqdm import tqdm
+
+from attribution import defaults, layout, validate
+from attribution.engine import Engine
+from attribution.saved import save_example
+from attribution.types import Attribution, Progress, Query, UserError
+
+# slug, prompt, seed. Seen captions, new combinations and a prompt without an artist.
+EXAMPLES: tuple[tuple[str, str, int], ...] = (
+    ("ice-cream-cone", "ice cream cone 1 scoop, dessert, by Gerald G.", 7),
+    ("africa-flag", "kenya, africa, flag, by Cezary Biele", 3),
+    ("star", "star with 9 points, step 2, by codifiedivining", 5),
+    ("smiley", "happy smiley, by Nicu Buculei", 11),
+    ("playing-card", "queen of hearts, playing card, ornamental deck, by Nicu Buculei", 2),
+    ("two-things", "a lemon and a bicycle", 4),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("--index", type=Path, required=True, metavar="DIR", help="a finished index")
+    parser.add_argument("--only", metavar="SLUG", help="remake one of them")
+    parser.add_argument("--prompt", help="with --only: make this prompt's example instead")
+    parser.add_argument("--seed", default="0", help="of --prompt; default 0")
+    parser.add_argument("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the examples asked for."""
+    wanted = _wanted(args)
+    engine = Engine(args.index, args.device)
+    methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
+    for slug, prompt, seed in tqdm(wanted, desc="examples", unit="example"):
+        _make(engine, slug, prompt, seed, methods)
+
+
+def _wanted(args: argparse.Namespace) -> list[tuple[str, str, int]]:
+    if args.prompt is not None:
+        if not args.only or not args.only.replace("-", "").isalnum():
+            raise UserError("--prompt needs --only with a name of letters, digits and hyphens")
+        return [(args.only, validate.prompt(args.prompt), validate.seed(args.seed))]
+    wanted = [example for example in EXAMPLES if args.only in (None, example[0])]
+    if not wanted:
+        raise UserError(f"no example {args.only!r}; there are {', '.join(e[0] for e in EXAMPLES)}")
+    return wanted
+
+
+def _make(engine: Engine, slug: str, prompt: str, seed: int, methods: tuple[str, ...]) -> None:
+    query = next(item for item in engine.generate(prompt, seed) if isinstance(item, Query))
+    k = min(defaults.TOP_K, engine.n_train)
+    answers: list[Attribution] = [
+        item for item in engine.attribute(query, methods, k) if not isinstance(item, Progress)
+    ]
+    folder = engine.index.path / layout.EXAMPLES / slug
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    result = engine.result(query, answers, k)
+    save_example(folder, query, answers, result, engine.index_hash)
