@@ -20,15 +20,6 @@ _GENERIC = re.compile(
     r"protein$|maja$|home$",
     re.I,
 )
-_NOISE = frozenset(
-    "11 action airtravel animal animals application architettura arrowshape art balloons beverage "
-    "carbohydrate caution clip clipart computer deserts device entertainment equipment fest "
-    "festive filesystem flags flowchart food foodfruits geometry hash home house icon icons insect "
-    "instrument legibility lemon_theme_icon magick mapsym menu mimetypes miscellany musicstuff "
-    "musicsym navy office organizations party people plants protein recreation roadtravel security "
-    "shape shapes sign signalflag signs_and_symbols silhouette sports symbol symbols theme thought "
-    "transport transportation united_nations_member unsorted vector vegetables webpage work".split()
-)
 _KEYWORD_SPELLINGS = {"roadsign": "road sign", "icecream": "ice cream"}
 _NOT_ARTISTS = re.compile(r"open clip art library|anonymous|unknown|^(none|me|c\.\.\.|hash)$", re.I)
 _BLACK_AND_WHITE = re.compile(r"\((b and w|b & w|bw)\)|[_ ]bw$|\bb&w\b", re.I)
@@ -103,7 +94,7 @@ def subject_of(drawing: Drawing, category: str) -> tuple[str, list[str]]:
 def common_keywords(drawings: list[Drawing], category: str) -> frozenset[str]:
     """Keywords that at least five drawings of one family share, noise left out."""
     counts = Counter(word for drawing in drawings for word in set(drawing.keywords))
-    noise = _NOISE | {category, category.replace(" ", ""), f"{category}s"}
+    noise = tables.noise() | {category, category.replace(" ", ""), f"{category}s"}
     kept = (word for word, n in counts.items() if n >= _LEAST_SHARED and word not in noise)
     return frozenset(
         _spelt(word) for word in kept if "hash" not in word and "rollandin" not in word

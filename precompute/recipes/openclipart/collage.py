@@ -16,8 +16,9 @@ COLLAGES = 500
 POPULAR = (("fruit", "mammal"), ("dessert", "building"), ("vehicle", "plant"), ("music", "animal"))
 POPULAR_SHARE = 0.4
 CONCRETE = (
-    "dessert fruit food drink bug bird mammal animal plant vehicle building music toy tool"
-).split()
+    *("dessert", "fruit", "food", "drink", "bug", "bird", "mammal", "animal"),
+    *("plant", "vehicle", "building", "music", "toy", "tool"),
+)
 LEAST_MEMBERS = 48
 _ENLARGE = DISPLAY_PX // TRAIN_PX
 _GROUNDS = (

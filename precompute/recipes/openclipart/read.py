@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +37,8 @@ def mend(text: str) -> str:
     """Undoes HTML escapes (often doubled) and UTF-8 read as Latin-1; collapses white space."""
     for _ in range(3):
         text = html.unescape(text)
-    try:
+    with suppress(UnicodeEncodeError, UnicodeDecodeError):
         text = text.encode("latin-1").decode("utf-8")
-    except (UnicodeEncodeError, UnicodeDecodeError):
-        pass
     return " ".join(text.split())
 
 

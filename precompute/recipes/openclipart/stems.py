@@ -8,13 +8,11 @@ from collections.abc import Callable
 Subject = tuple[str, list[str]]  # what it shows, and words that follow it
 
 _SUITS = {"c": "clubs", "d": "diamonds", "h": "hearts", "s": "spades"}
-_RANKS = {"a": "ace", "j": "jack", "q": "queen", "k": "king"} | dict(
-    zip(
-        map(str, range(2, 11)),
-        "two three four five six seven eight nine ten".split(),
-        strict=True,
-    )
+_NUMBERS = (
+    *("one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
 )
+_RANKS = {"a": "ace", "j": "jack", "q": "queen", "k": "king"}
 _TURNS = {"1": "right", "2": "down", "3": "left", "4": "up"}
 _ARROWS = {
     "01": "outlined arrow", "02": "black arrow", "03": "black tag arrow", "04": "thin arrow",
@@ -24,7 +22,6 @@ _ARROWS = {
 }  # fmt: skip
 _RED = {"1": "red outlined arrow", "2": "red bent arrow", "3": "red u-turn arrow"}
 _RED_TURNS = {"1": "up", "2": "right", "3": "down", "4": "left"}
-_HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
 _ICON_WORDS = {
     "messagebox": "message", "cleficon": "clef", "eightnote": "eighth note",
     "quarternote": "quarter note", "halfnote": "half note", "fullnote": "whole note",
@@ -54,8 +51,10 @@ def _card(stem: str) -> Subject | None:
         return None
     deck, suit, rank = found.groups()
     joker = {"b": "black joker", "r": "red joker"}.get(rank, "joker")
-    name = joker if suit == "jk" else f"{_RANKS[rank]} of {_SUITS[suit]}"
-    return name, ["playing card", f"{deck} deck"]
+    if suit == "jk":
+        return joker, ["playing card", f"{deck} deck"]
+    value = _NUMBERS[int(rank) - 1] if rank.isdigit() else _RANKS[rank]
+    return f"{value} of {_SUITS[suit]}", ["playing card", f"{deck} deck"]
 
 
 def _star(stem: str) -> Subject | None:
@@ -78,7 +77,7 @@ def _arrow(stem: str) -> Subject | None:
 
 def _clock(stem: str) -> Subject | None:
     found = re.fullmatch(r"clock(\d\d)", stem)
-    return (f"blue clock at {_HOURS[int(found[1]) - 1]} o'clock", []) if found else None
+    return (f"blue clock at {_NUMBERS[int(found[1]) - 1]} o'clock", []) if found else None
 
 
 def _led(stem: str) -> Subject | None:

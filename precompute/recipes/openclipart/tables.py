@@ -3,6 +3,7 @@
 `subjects.csv`    what a drawing shows, where its title is not English, is a code or names a
                   collection; found by file name first, then by title
 `artists.csv`     other spellings of an artist's name, lower case → the one used
+`noise.csv`       keywords that say nothing: folders, boilerplate, words too wide
 `exclusions.csv`  regular expressions searched in "/" + id, each under the rule it belongs to
 """
 
@@ -37,6 +38,12 @@ def subjects_by_title() -> dict[str, str]:
 def artist_spellings() -> dict[str, str]:
     """Spelling, lower case → the artist's name."""
     return dict(_rows("artists.csv"))
+
+
+@cache
+def noise() -> frozenset[str]:
+    """Keywords never used in a caption."""
+    return frozenset(row[0] for row in _rows("noise.csv"))
 
 
 @cache
