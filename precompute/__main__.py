@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "fisher": ("precompute.fisher", "diagonal and EK-FAC curvature of the training loss"),
     "features": ("precompute.features", "pixel and CLIP rows"),
     "gradients": ("precompute.gradients", "projected loss gradients, the shortlist's rows"),
+    "examples": ("precompute.examples", "answers kept with an index, shown by the page at once"),
     "recipe": ("precompute.recipe", "make a training set, e.g. `recipe openclipart`"),
     "train": ("precompute.train", "train the embedded model"),
     "assets": ("precompute.assets", "remake all in assets/ that derives from the model and data"),

@@ -61,7 +61,7 @@ def _wanted(args: argparse.Namespace) -> list[tuple[str, str, int]]:
 
 
 def _make(engine: Engine, slug: str, prompt: str, seed: int, methods: tuple[str, ...]) -> None:
-    query = next(item for item in engine.generate(prompt, seed) if isinstance(item, Query))
+    *_, query = (item for item in engine.generate(prompt, seed) if isinstance(item, Query))
     k = min(defaults.TOP_K, engine.n_train)
     answers: list[Attribution] = [
         item for item in engine.attribute(query, methods, k) if not isinstance(item, Progress)
