@@ -1,1 +1,3 @@
-"""Quality figures of the model, the data and the method: one verb per file, each with a command that prints it."""
+"""Quality figures of the model, the data and the method: one verb per file, each with a command
+that prints it.
+"""

@@ -1,4 +1,6 @@
-"""`python -m evaluation VERB ...`: quality figures; every verb resumes, and `--report` prints what it has."""
+"""`python -m evaluation VERB ...`: quality figures; every verb resumes, and `--report` prints what
+it has.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,22 @@ from evaluation.verbs import main
 # verb -> (module, one line of help); a verb's imports are paid only by its own runs.
 VERBS: dict[str, tuple[str, str]] = {
     "model-sheet": ("evaluation.model_sheet", "contact sheet of 64 fixed prompts"),
-    "classifier": ("evaluation.classifier", "forced choice among 8 categories by a separate classifier"),
+    "classifier": (
+        "evaluation.classifier",
+        "forced choice among 8 categories by a separate classifier",
+    ),
     "retrieval": ("evaluation.retrieval", "image-to-own-caption recall@10, generated against real"),
     "vae": ("evaluation.vae", "reconstruction error on held-out drawings"),
-    "near-duplicates": ("evaluation.near_duplicates", "share of generated images that copy one record"),
+    "near-duplicates": (
+        "evaluation.near_duplicates",
+        "share of generated images that copy one record",
+    ),
     "self-influence": ("evaluation.self_influence", "does unlearning a record rank it first?"),
     "forgetting": ("evaluation.forgetting", "target against other prompts, abu against SGD"),
-    "exhaustive": ("evaluation.exhaustive", "exhaustive answers of the fixed queries, kept for other verbs"),
+    "exhaustive": (
+        "evaluation.exhaustive",
+        "exhaustive answers of the fixed queries, kept for other verbs",
+    ),
     "shortlist": ("evaluation.shortlist", "recall@24 of every candidate source and size"),
     "precision": ("evaluation.precision", "low-precision scores against float32"),
     "report": ("evaluation.report", "write evaluation/results/README.md from all results"),

@@ -1,4 +1,5 @@
-"""Forced choice: a separately trained classifier names the category of generated images (issue 2, 2a: at least 70 %).
+"""Forced choice: a separately trained classifier names the category of generated images (issue 2,
+2a: at least 70 %).
 
 python -m evaluation classifier --train-only      # about 4 minutes on one core, kept in runs/
 python -m evaluation classifier
@@ -28,7 +29,9 @@ WEIGHTS = "classifier.safetensors"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `classifier`."""
     generated.add_arguments(parser)
-    parser.add_argument("--train-only", action="store_true", help="train, and judge real drawings only")
+    parser.add_argument(
+        "--train-only", action="store_true", help="train, and judge real drawings only"
+    )
     parser.add_argument("--train-steps", type=int, default=Training.steps)
     parser.add_argument("--per-category", type=int, default=generated.PER_CATEGORY, metavar="N")
 
@@ -66,7 +69,9 @@ def _among(records: Records, row: int) -> bool:
 
 
 def _trained(world: World, training: Training, args: argparse.Namespace) -> Recogniser:
-    """The classifier of this data and these settings: from the cache, or trained now on the training drawings."""
+    """The classifier of this data and these settings: from the cache, or trained now on the
+    training drawings.
+    """
     records, path = world.records, args.cache / WEIGHTS
     data = data_hash(records)
     if (model := recogniser.load(path, data, training)) is not None:
@@ -82,7 +87,9 @@ def _trained(world: World, training: Training, args: argparse.Namespace) -> Reco
 def _judge_real(records: Records, model: Recogniser, results) -> None:
     for name in ("train", HELD_OUT):
         rows = records.rows(name, CATEGORIES)
-        _record(records, rows, recogniser.predict(model, records.images[rows]), results, f"real {name}")
+        _record(
+            records, rows, recogniser.predict(model, records.images[rows]), results, f"real {name}"
+        )
 
 
 def _record(records: Records, rows, predictions: np.ndarray, results, name: str) -> None:
@@ -119,9 +126,10 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         rows.append((category, *cells))
     training = head["settings"]["training"]
     note = (
-        "A separate convolutional classifier, trained on the real training drawings of the eight categories only "
-        f"(seed {training['seed']}, {training['steps']} steps); chance is 12.5 %. Generated images: training captions, "
-        "and apart from them the captions of held-out drawings."
+        "A separate convolutional classifier, trained on nothing but the real training drawings "
+        f"of the eight categories (seed {training['seed']}, {training['steps']} steps); chance is "
+        "12.5 %. Generated images: of training captions, and apart from them of the captions of "
+        "held-out drawings."
     )
     return Summary(tuple(figures), tuple(rows), (note,))
 

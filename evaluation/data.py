@@ -1,4 +1,6 @@
-"""The records that evaluation looks at: pixels, captions, categories and splits, from a data set or an index."""
+"""The records that evaluation looks at: pixels, captions, categories and splits, from a data set or
+an index.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ HELD_OUT = "held-out"
 
 @dataclass(frozen=True)
 class Records:
-    """n records in file order; `images` uint8 [n, px, px, 3], `captions` the first caption of each record."""
+    """n records in file order; `images` uint8 [n, px, px, 3], `captions` the first caption of each
+    record.
+    """
 
     ids: tuple[str, ...]
     captions: tuple[str, ...]
@@ -36,11 +40,14 @@ class Records:
         return len(self.ids)
 
     def rows(self, split: str, categories: Sequence[str] | None = None) -> np.ndarray:
-        """Row numbers of a split ('train' or 'held-out'), of some categories only if given, int64 ascending."""
+        """Row numbers of a split ('train' or 'held-out'), of some categories only if given, int64
+        ascending.
+        """
         wanted = [
             row
             for row, (s, category) in enumerate(zip(self.splits, self.categories, strict=True))
-            if (s == HELD_OUT) == (split == HELD_OUT) and (categories is None or category in categories)
+            if (s == HELD_OUT) == (split == HELD_OUT)
+            and (categories is None or category in categories)
         ]
         return np.array(wanted, dtype=np.int64)
 
@@ -50,11 +57,15 @@ class Records:
 
 
 def records_files(root: Path) -> list[Path]:
-    """The Parquet files of a data set folder or of an index's shards; UserError where there is neither."""
+    """The Parquet files of a data set folder or of an index's shards; UserError where there is
+    neither.
+    """
     shards = sorted((root / layout.SHARDS).glob(f"*/{layout.RECORDS}"))
     whole = root / layout.RECORDS
     if not shards and not whole.is_file():
-        raise UserError(f"{root} holds neither {layout.RECORDS} nor shards: not a data set or index")
+        raise UserError(
+            f"{root} holds neither {layout.RECORDS} nor shards: not a data set or index"
+        )
     return shards or [whole]
 
 
@@ -80,7 +91,9 @@ def _pixels(value: bytes | str) -> np.ndarray:
 
 
 def data_hash(records: Records) -> str:
-    """Hex digest of what classifiers and thresholds are fitted on: ids, splits, categories and pixels."""
+    """Hex digest of what classifiers and thresholds are fitted on: ids, splits, categories and
+    pixels.
+    """
     digest = sha256()
     for column in (records.ids, records.splits, records.categories):
         digest.update("\n".join(column).encode())

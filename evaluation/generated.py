@@ -1,6 +1,8 @@
-"""The pictures that several verbs look at: drawn once, kept in runs/ one file each, so that a stopped run goes on.
+"""The pictures that several verbs look at: drawn once, kept in runs/ one file each, so that a
+stopped run goes on.
 
-Which captions are drawn is a pure function of the records; a picture's seed is a pure function of its record's id.
+Which captions are drawn is a pure function of the records; a picture's seed is a pure function of
+its record's id.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class Sampling:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How pictures are drawn; the default is what the model's makers recommend."""
-    parser.add_argument("--steps", type=int, help="DDIM steps; default: as recommended for the model")
+    parser.add_argument(
+        "--steps", type=int, help="DDIM steps; default: as recommended for the model"
+    )
     parser.add_argument("--guidance", type=float, help="guidance scale; default: as recommended")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures drawn at a time")
 
@@ -90,13 +94,17 @@ def draw_rows(
 ) -> np.ndarray:
     """Pictures of the captions of `rows` (the first `limit` of them), uint8 [n, px, px, 3]."""
     records, rows = world.records, list(rows)[:limit]
-    return draw(world, [(records.captions[r], seed_of(records.ids[r])) for r in rows], sampling, cache)
+    return draw(
+        world, [(records.captions[r], seed_of(records.ids[r])) for r in rows], sampling, cache
+    )
 
 
 def draw(
     world: World, pairs: Sequence[tuple[str, int]], sampling: Sampling, cache: Path
 ) -> np.ndarray:
-    """Pictures of (prompt, seed) pairs, uint8 [n, px, px, 3]; what `cache` has is read, the rest drawn in batches."""
+    """Pictures of (prompt, seed) pairs, uint8 [n, px, px, 3]; what `cache` has is read, the rest
+    drawn in batches.
+    """
     folder = cache / "images" / f"{world.model_hash[:16]}-{sampling.steps}-{sampling.guidance:g}"
     paths = {pair: folder / f"{_key(*pair)}.png" for pair in pairs}
     missing = [pair for pair, path in paths.items() if not path.exists()]

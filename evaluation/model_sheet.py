@@ -1,4 +1,5 @@
-"""A contact sheet of 64 fixed prompts, eight to a row: seen captions, new combinations, artists' styles, two objects.
+"""A contact sheet of 64 fixed prompts, eight to a row: seen captions, new combinations, artists'
+styles, two objects.
 
 python -m evaluation model-sheet        # evaluation/results/contact_sheet.png
 """
@@ -85,5 +86,8 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     """Where the sheet is."""
     settings = head["settings"]
     value = f"[{SHEET}]({SHEET}), {units[0]['pictures']} pictures" if units else "not drawn"
-    note = f"{settings['steps']} DDIM steps, guidance scale {settings['guidance']:g}; prompts in `evaluation/prompts.json`."
+    note = (
+        f"{settings['steps']} DDIM steps, guidance scale {settings['guidance']:g}; prompts in "
+        "`evaluation/prompts.json`."
+    )
     return Summary((Figure("contact sheet", value),), notes=(note,))

@@ -1,4 +1,5 @@
-"""A small convolutional classifier of categories, trained on the real training drawings and on nothing else.
+"""A small convolutional classifier of categories, trained on the real training drawings and on
+nothing else.
 
 It shares no weights with the embedded models, so that it can judge what they draw.
 """
@@ -22,7 +23,9 @@ CATEGORIES = ("flag", "playing card", "sign", "arrow", "star", "led", "fruit", "
 
 @dataclass(frozen=True)
 class Training:
-    """Optimiser steps, batch size (each category equally likely), peak learning rate (cosine to 0), seed."""
+    """Optimiser steps, batch size (each category equally likely), peak learning rate (cosine to 0),
+    seed.
+    """
 
     steps: int = 700
     batch_size: int = 64
@@ -64,7 +67,9 @@ def to_tensor(images: np.ndarray) -> Tensor:
 
 
 def augment(images: Tensor, g: torch.Generator) -> Tensor:
-    """Mirror, zoom, shift, turn, contrast, tint, and a blur as of an autoencoder; white outside; [B, 3, px, px]."""
+    """Mirror, zoom, shift, turn, contrast, tint, and a blur as of an autoencoder; white outside;
+    [B, 3, px, px].
+    """
     n = len(images)
     angle = 0.3 * (torch.rand(n, generator=g) - 0.5)
     zoom = 0.8 + 0.45 * torch.rand(n, generator=g)
@@ -89,7 +94,8 @@ def train(
     settings: Training,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Recogniser:
-    """Fit on images uint8 [n, px, px, 3] with labels int [n]; every category is equally likely in a batch.
+    """Fit on images uint8 [n, px, px, 3] with labels int [n]; every category is equally likely in a
+    batch.
 
     The same arguments give the same weights on one machine and thread count.
     """

@@ -1,7 +1,9 @@
-"""EDGE: results as JSON lines, one line per finished unit, so that a stopped verb goes on where it was.
+"""EDGE: results as JSON lines, one line per finished unit, so that a stopped verb goes on where it
+was.
 
-A file holds lines of several runs. A run is what its settings and the index (or model, or data) say: every line carries
-the run's key, and a head line with command, machine and date precedes the units of each session of it.
+A file holds lines of several runs. A run is what its settings and the index (or model, or data)
+say: every line carries the run's key, and a head line with command, machine and date precedes the
+units of each session of it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ FOLDER = Path("evaluation/results")
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quality: what is shown, what it should be, and whether it is (None: there is no target)."""
+    """One measured quality: what is shown, what it should be, and whether it is (None: there is no
+    target).
+    """
 
     name: str
     value: str
@@ -33,7 +37,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a verb's lines say: figures for the report, a Markdown table (first row: heads), and remarks."""
+    """What a verb's lines say: figures for the report, a Markdown table (first row: heads), and
+    remarks.
+    """
 
     figures: tuple[Figure, ...]
     table: tuple[tuple[str, ...], ...] = ()
@@ -52,7 +58,9 @@ class Results:
 
     @classmethod
     def open(cls, folder: Path, verb: str, subject: str, settings: Mapping[str, Any]) -> Results:
-        """The run of `verb` on `subject` (index, model or data hash) with `settings`; what it has is in `units`."""
+        """The run of `verb` on `subject` (index, model or data hash) with `settings`; what it has
+        is in `units`.
+        """
         identity = json.dumps([verb, subject, dict(settings)], sort_keys=True)
         run = sha256(identity.encode()).hexdigest()[:12]
         head = {
@@ -100,7 +108,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _units(path: Path, run: str) -> dict[str, dict[str, Any]]:
-    return {line["unit"]: line for line in read_lines(path) if line["run"] == run and "unit" in line}
+    return {
+        line["unit"]: line for line in read_lines(path) if line["run"] == run and "unit" in line
+    }
 
 
 def latest(folder: Path, verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:

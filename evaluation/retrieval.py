@@ -1,6 +1,8 @@
-"""Does the embedded CLIP find the caption of a generated image as well as that of a real one (issue 2, 2b)?
+"""Does the embedded CLIP find the caption of a generated image as well as that of a real one (issue
+2, 2b)?
 
-recall@10 of an image's own caption among 256, for generated images over the same for the real images of these captions.
+recall@10 of an image's own caption among 256, for generated images over the same for the real
+images of these captions.
 
 python -m evaluation retrieval
 """
@@ -29,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Ranks of own captions: of training captions, and of held-out captions filled up with training ones."""
+    """Ranks of own captions: of training captions, and of held-out captions filled up with training
+    ones.
+    """
     world = world_of(args)
     sampling = generated.sampling_of(args, world)
     settings = {"steps": sampling.steps, "guidance": sampling.guidance, "captions": args.captions}
@@ -44,7 +48,10 @@ def run(args: argparse.Namespace) -> None:
         if name in results.units:
             continue
         drawn = generated.draw_rows(world, rows, sampling, args.cache)
-        found = [own_ranks(world, images, rows, captions) for images in (drawn, world.records.images[rows])]
+        found = [
+            own_ranks(world, images, rows, captions)
+            for images in (drawn, world.records.images[rows])
+        ]
         ids = [world.records.ids[row] for row in rows]
         results.add(
             name, ids=ids, generated=found[0].tolist(), real=found[1].tolist(), among=len(captions)
@@ -57,9 +64,11 @@ def pool(world: World, rows: list[int], others: list[int], size: int) -> list[in
 
 
 def own_ranks(world: World, images: np.ndarray, rows: list[int], captions: list[int]) -> np.ndarray:
-    """Rank (1 is best) of each image's own caption among the captions of the records `captions`, int [n].
+    """Rank (1 is best) of each image's own caption among the captions of the records `captions`,
+    int [n].
 
-    images: uint8 [n, px, px, 3]. Captions that tie with the own one count as better: a blind guess does not pass.
+    images: uint8 [n, px, px, 3]. Captions that tie with the own one count as better: a blind guess
+    does not pass.
     """
     pictures = [Image.fromarray(image) for image in images]
     image_features = np.concatenate([world.clip.images(part).numpy() for part in _parts(pictures)])
@@ -86,7 +95,16 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
             first, median = (ranks <= 1).mean(), np.median(ranks)
             low, high = wilson(int((ranks <= TOP).sum()), len(ranks))
             cell = f"{recalls[kind]:.3f} ({low:.2f} to {high:.2f})"
-            table.append((unit["unit"], f"{kind}, {len(ranks)}", str(unit["among"]), f"{first:.3f}", cell, f"{median:g}"))
+            table.append(
+                (
+                    unit["unit"],
+                    f"{kind}, {len(ranks)}",
+                    str(unit["among"]),
+                    f"{first:.3f}",
+                    cell,
+                    f"{median:g}",
+                )
+            )
         ratio = recalls["generated"] / max(recalls["real"], 1e-9)
         judged = unit["unit"] == "training captions"
         value = f"{ratio:.2f} ({recalls['generated']:.3f} generated, {recalls['real']:.3f} real)"

@@ -1,4 +1,5 @@
-"""Reconstruction error of the autoencoder on held-out drawings (issue 2, 2c: below 0.012 on [-1, 1]).
+"""Reconstruction error of the autoencoder on held-out drawings (issue 2, 2c: below 0.012 on [-1,
+1]).
 
 python -m evaluation vae
 """
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def reconstruction_errors(world: World, rows: np.ndarray) -> np.ndarray:
-    """Mean squared error on [-1, 1] of decoding the posterior mean, per record of `rows`, float64 [n]."""
+    """Mean squared error on [-1, 1] of decoding the posterior mean, per record of `rows`, float64
+    [n].
+    """
     vae, device = world.denoiser.vae, world.denoiser.device
     errors = []
     for start in range(0, len(rows), BATCH):

@@ -1,4 +1,6 @@
-"""What evaluation/__main__.py and benchmarks/__main__.py share: find a verb, run it, print its summary."""
+"""What evaluation/__main__.py and benchmarks/__main__.py share: find a verb, run it, print its
+summary.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Verbs = Mapping[str, tuple[str, str]]
 
 
 def main(program: str, verbs: Verbs, argv: list[str] | None = None) -> int:
-    """0 when done, 2 for bad input with one line on stderr, 130 when interrupted (the same command resumes)."""
+    """0 when done, 2 for bad input with one line on stderr, 130 when interrupted (the same command
+    resumes).
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(program, verbs), file=sys.stdout if argv else sys.stderr)
@@ -48,8 +52,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """What every verb takes."""
     add = parser.add_argument
     add("--index", type=Path, default=Path("assets/openclipart"), metavar="DIR")
-    add("--results", type=Path, default=results.FOLDER, metavar="DIR", help="JSON lines, kept in git")
-    add("--cache", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="not kept in git")
+    add(
+        "--results",
+        type=Path,
+        default=results.FOLDER,
+        metavar="DIR",
+        help="JSON lines, kept in git",
+    )
+    add(
+        "--cache", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="not kept in git"
+    )
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=int, help="torch threads; default: all cores")
     add("--report", action="store_true", help="only print what the results say so far")
@@ -63,7 +75,9 @@ def _run(module, verb: str, args: argparse.Namespace) -> None:
         return
     found = results.latest(args.results, verb)
     if found is None:
-        raise UserError(f"{args.results / verb}.jsonl holds no results yet: run the verb without --report")
+        raise UserError(
+            f"{args.results / verb}.jsonl holds no results yet: run the verb without --report"
+        )
     print(results.markdown(module.summarise(*found)))
 
 

@@ -1,4 +1,6 @@
-"""EDGE: what is evaluated. One folder with records, model, CLIP and (for the verbs on answers) an index."""
+"""EDGE: what is evaluated. One folder with records, model, CLIP and (for the verbs on answers) an
+index.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class World:
 
     @cached_property
     def model_hash(self) -> str:
-        """What the model verbs depend on: the bytes of pipeline and CLIP, and the data's pixels and captions."""
+        """What the model verbs depend on: the bytes of pipeline and CLIP, and the data's pixels and
+        captions.
+        """
         folder = self.root / layout.MODEL
         if not folder.is_dir():
             raise UserError(f"no model at {folder}: `python -m precompute train all` makes it")
@@ -81,12 +85,16 @@ class World:
         beside = self.root / layout.MODEL / GENERATION
         if not found and beside.is_file():
             found = read_json(beside)
-        return int(found.get("steps", defaults.STEPS)), float(found.get("guidance", defaults.GUIDANCE))
+        return int(found.get("steps", defaults.STEPS)), float(
+            found.get("guidance", defaults.GUIDANCE)
+        )
 
     def results(
         self, args: argparse.Namespace, verb: str, settings: Mapping[str, Any], *, of: str = "index"
     ) -> Results:
-        """The verb's run on this world; `of` names what its figures depend on: 'index', 'model' or 'data'."""
+        """The verb's run on this world; `of` names what its figures depend on: 'index', 'model' or
+        'data'.
+        """
         subject = {"index": self._index, "model": lambda: self.model_hash, "data": self._data}[of]()
         results = Results.open(args.results, verb, subject, settings)
         results.head["index_hash"] = self.index_hash
