@@ -1,1 +1,2 @@
-"""Trains the embedded model: AutoencoderKL, a small CLIP, and a UNet2DConditionModel, saved as a diffusers folder."""
+"""Trains the embedded model: AutoencoderKL, a small CLIP, and a UNet2DConditionModel, saved as a
+diffusers folder."""

@@ -1,4 +1,5 @@
-"""Step 4 of the model recipe: the three networks as one StableDiffusionPipeline folder and one CLIP folder."""
+"""Step 4 of the model recipe: the three networks as one StableDiffusionPipeline folder and one CLIP
+folder."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from precompute.recipes.model.unet import build_scheduler
 
 
 def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path, resolution: int) -> None:
-    """A folder that CLIPModel, CLIPTextModel, CLIPTokenizer and CLIPImageProcessor load, half precision."""
+    """A folder that CLIPModel, CLIPTextModel, CLIPTokenizer and CLIPImageProcessor load, half
+    precision."""
     clip.half().save_pretrained(folder)
     clip.float()
     tokenizer.save_pretrained(folder)

@@ -81,7 +81,8 @@ def train_clip(data: TrainingSet, folder: Path, recipe: Recipe) -> tuple[CLIPMod
 
 
 def contrastive_loss(logits: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Symmetric cross-entropy of logits [B, B]; records with the same caption (`groups` [B]) share the target."""
+    """Symmetric cross-entropy of logits [B, B]; records with the same caption (`groups` [B]) share
+    the target."""
     target = (groups[:, None] == groups[None]).float()
     target = target / target.sum(1, keepdim=True)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))

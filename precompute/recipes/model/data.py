@@ -14,7 +14,8 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """n records: ids, captions (the first of each record), categories, images uint8 [n, 3, px, px]."""
+    """n records: ids, captions (the first of each record), categories, images uint8 [n, 3, px,
+    px]."""
 
     ids: tuple[str, ...]
     captions: tuple[str, ...]
@@ -31,7 +32,8 @@ class TrainingSet:
 
 
 def load_training_set(data: Path, split: str = "train") -> TrainingSet:
-    """The records of `split` ('train' or 'held-out') in file order; `data` is a folder or a Parquet file."""
+    """The records of `split` ('train' or 'held-out') in file order; `data` is a folder or a Parquet
+    file."""
     path = data / "records.parquet" if data.is_dir() else data
     columns = ["id", "image", "captions", "category", "artists", "split"]
     rows = [r for r in pq.read_table(path, columns=columns).to_pylist() if r["split"] == split]
@@ -50,12 +52,14 @@ def _decode(png: bytes) -> np.ndarray:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """All randomness of one optimiser step: a pure function of (seed, step), so that a resumed run repeats itself."""
+    """All randomness of one optimiser step: a pure function of (seed, step), so that a resumed run
+    repeats itself."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 def batch_rows(n: int, batch_size: int, seed: int, step: int) -> torch.Tensor:
-    """Row numbers int64 [batch_size] of `step`: epochs are shuffled, every record once per epoch."""
+    """Row numbers int64 [batch_size] of `step`: epochs are shuffled, every record once per
+    epoch."""
     start = step * batch_size
     epochs = range(start // n, (start + batch_size - 1) // n + 1)
     order = torch.cat([torch.randperm(n, generator=step_generator(seed + 7919, e)) for e in epochs])

@@ -1,4 +1,5 @@
-"""A resumable training loop: step function in, checkpoints, loss curve and a record of the run out."""
+"""A resumable training loop: step function in, checkpoints, loss curve and a record of the run
+out."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ StepLoss = Callable[[int], dict[str, torch.Tensor]]
 
 
 class Ema:
-    """Exponential moving average of a module's parameters, warmed up as min(decay, (1 + s) / (10 + s))."""
+    """Exponential moving average of a module's parameters, warmed up as min(decay, (1 + s) / (10 +
+    s))."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -35,14 +37,16 @@ class Ema:
 
 
 def trapezoid(step: int, *, warmup: int, total: int, decay: int) -> float:
-    """Learning-rate factor in [0, 1]: linear warm-up, plateau, linear decay over the last `decay` steps."""
+    """Learning-rate factor in [0, 1]: linear warm-up, plateau, linear decay over the last `decay`
+    steps."""
     up = min(1.0, (step + 1) / max(1, warmup))
     down = min(1.0, (total - step) / max(1, decay))
     return max(0.0, min(up, down))
 
 
 class Run:
-    """One network's training in a folder: `checkpoint.pt`, `losses.csv`, `training.json`; killed runs resume."""
+    """One network's training in a folder: `checkpoint.pt`, `losses.csv`, `training.json`; killed
+    runs resume."""
 
     def __init__(
         self, folder: Path, module: nn.Module, config: Any, *, ema_decay: float = 0.0
@@ -61,7 +65,8 @@ class Run:
         self._resume()
 
     def fit(self, loss_of: StepLoss, schedule: Callable[[int], float], *, save_every: int) -> None:
-        """Runs steps up to config.steps; `loss_of(step)` returns {'loss': scalar, ...} for the log."""
+        """Runs steps up to config.steps; `loss_of(step)` returns {'loss': scalar, ...} for the
+        log."""
         bar = tqdm(total=self.config.steps, initial=self.step, desc=self.folder.name, mininterval=5)
         while self.step < self.config.steps:
             started = time.perf_counter()
@@ -79,7 +84,8 @@ class Run:
         return self.ema.shadow if self.ema else self.module.state_dict()
 
     def save(self) -> None:
-        """Writes the checkpoint beside the old one, then renames: a kill leaves one or the other."""
+        """Writes the checkpoint beside the old one, then renames: a kill leaves one or the
+        other."""
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -126,7 +132,8 @@ class Run:
             "config": asdict(self.config),
             "steps": self.step,
             "seconds": round(self.seconds),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()}
+            threads",
             "torch": torch.__version__,
         }
         (self.folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")

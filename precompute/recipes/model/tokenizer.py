@@ -13,7 +13,8 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Sequence[str], vocab_size: int, max_tokens: int) -> CLIPTokenizer:
-    """Deterministic for the same captions; any other text still encodes, byte by byte if need be."""
+    """Deterministic for the same captions; any other text still encodes, byte by byte if need
+    be."""
     blank = CLIPTokenizer(vocab={BOS: 0, EOS: 1}, merges=[]).backend_tokenizer
     trainer = BpeTrainer(
         vocab_size=vocab_size,
@@ -32,7 +33,8 @@ def train_tokenizer(captions: Sequence[str], vocab_size: int, max_tokens: int) -
 
 
 def _with_word_ends(vocab: dict[str, int]) -> dict[str, int]:
-    """Adds every byte as the end of a word, so that unseen words never turn into the end-of-text token."""
+    """Adds every byte as the end of a word, so that unseen words never turn into the end-of-text
+    token."""
     full = dict(vocab)
     for byte in sorted(ByteLevel.alphabet()):
         full.setdefault(byte + "</w>", len(full))

@@ -1,4 +1,5 @@
-"""Step 3 of the model recipe: the denoiser, trained on the autoencoder's latents and the frozen text tower's states."""
+"""Step 3 of the model recipe: the denoiser, trained on the autoencoder's latents and the frozen
+text tower's states."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from precompute.recipes.model.loop import Run, trapezoid
 
 @dataclass(frozen=True)
 class Latents:
-    """What the denoiser trains on: latents float32 [2, n, C, h, w] (as is, mirrored), states float32 [n, L, d],
+    """What the denoiser trains on: latents float32 [2, n, C, h, w] (as is, mirrored), states
+    float32 [n, L, d],
     and the states of the empty prompt [L, d] for caption dropout."""
 
     latents: torch.Tensor
@@ -60,7 +62,8 @@ def build_scheduler(config: UnetConfig) -> DDPMScheduler:
 def text_states(
     text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: tuple[str, ...]
 ) -> torch.Tensor:
-    """Conditioning of each caption, float32 [n, L, d]: the states a StableDiffusionPipeline passes on."""
+    """Conditioning of each caption, float32 [n, L, d]: the states a StableDiffusionPipeline passes
+    on."""
     tokens = tokenize(tokenizer, captions)
     return torch.cat([text_encoder(part).last_hidden_state for part in tokens.split(256)])
 
@@ -92,7 +95,8 @@ def diffusion_loss(
     config: UnetConfig,
     step: int,
 ) -> torch.Tensor:
-    """Mean squared error of the batch of `step`; batch, mirror, noise and timesteps depend on (seed, step) only."""
+    """Mean squared error of the batch of `step`; batch, mirror, noise and timesteps depend on
+    (seed, step) only."""
     g = step_generator(config.seed, step)
     rows = batch_rows(data.latents.shape[1], config.batch_size, config.seed, step)
     mirror = torch.randint(0, 2, (len(rows),), generator=g)

@@ -1,4 +1,5 @@
-"""Step 1 of the model recipe: the autoencoder. `python -m precompute train vae --data assets/openclipart --run runs/openclipart`."""
+"""Step 1 of the model recipe: the autoencoder. `python -m precompute train vae --data
+assets/openclipart --run runs/openclipart`."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from precompute.recipes.model.loop import Run, trapezoid
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
-    """An untrained AutoencoderKL; without mid-block attention, so that crops and whole images are alike."""
+    """An untrained AutoencoderKL; without mid-block attention, so that crops and whole images are
+    alike."""
     torch.manual_seed(config.seed)
     depth = len(config.channels)
     return AutoencoderKL(
@@ -50,7 +52,8 @@ def train_vae(data: TrainingSet, folder: Path, config: VaeConfig) -> Autoencoder
 def vae_loss(
     vae: AutoencoderKL, pixels: torch.Tensor, kl_weight: float, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """MSE + 0.1 L1 + kl_weight * KL per latent element, of pixels float32 [B, 3, px, px] in [-1, 1]."""
+    """MSE + 0.1 L1 + kl_weight * KL per latent element, of pixels float32 [B, 3, px, px] in [-1,
+    1]."""
     posterior = vae.encode(pixels).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)
     output = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -87,7 +90,8 @@ def latents_of(vae: AutoencoderKL, data: TrainingSet, *, flip: bool = False) -> 
 def standardise(vae: AutoencoderKL, data: TrainingSet) -> AutoencoderKL:
     """Folds each latent channel's mean and deviation into the 1x1 convolutions around it.
 
-    Afterwards training latents have mean 0 and deviation 1 per channel and `scaling_factor` 1 holds: a pipeline
+    Afterwards training latents have mean 0 and deviation 1 per channel and `scaling_factor` 1
+    holds: a pipeline
     knows one scalar factor only, and no shift.
     """
     latents = latents_of(vae, data)
