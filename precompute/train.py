@@ -1,4 +1,7 @@
-"""`python -m precompute train STAGE --data assets/openclipart --run runs/openclipart --out assets/openclipart`."""
+"""Trains the embedded model.
+
+`python -m precompute train all --data assets/openclipart --run runs/oc --out assets/openclipart`
+"""
 
 from __future__ import annotations
 

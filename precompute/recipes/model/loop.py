@@ -132,8 +132,8 @@ class Run:
             "config": asdict(self.config),
             "steps": self.step,
             "seconds": round(self.seconds),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()}
-            threads",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
         (self.folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
