@@ -49,6 +49,15 @@ def image_file(record_id: str) -> str:
     return f"{IMAGES}/{plain}.png"
 
 
+def about(manifest: Mapping[str, Any], n_train: int, device: str) -> dict[str, Any]:
+    """The contract's `index`: which index, model and data an answer came from, and where it ran."""
+    models = [{k: v for k, v in model.items() if k != "files"} for model in manifest["models"]]
+    kept = ("format_version", "n_records", "dataset", "noise", "timesteps", "environment")
+    facts = {key: manifest[key] for key in kept if key in manifest}
+    name = {"hash": manifest["index_hash"], "n_train": n_train, "device": device}
+    return {**name, **facts, "models": models}
+
+
 def query_dict(query: Query) -> dict[str, Any]:
     """The contract's `query`; `image_sha256` is that of query.png."""
     return {
