@@ -79,7 +79,7 @@ def held_out_rows(records: Records) -> list[int]:
 def category_rows(
     records: Records, categories: Sequence[str], per_category: int = PER_CATEGORY
 ) -> list[int]:
-    """Training records of each category, those among `training_rows` first: they are drawn anyway."""
+    """Training records of each category, those of `training_rows` first: they are drawn anyway."""
     order = np.random.default_rng(SEED).permutation(records.rows("train", categories))
     rows = distinct(records, [*training_rows(records), *order])
     chosen: list[int] = []
@@ -105,7 +105,7 @@ def draw(
     """Pictures of (prompt, seed) pairs, uint8 [n, px, px, 3]; what `cache` has is read, the rest
     drawn in batches.
     """
-    folder = cache / "images" / f"{world.model_hash[:16]}-{sampling.steps}-{sampling.guidance:g}"
+    folder = cache / "images" / f"{world.pipeline_hash[:16]}-{sampling.steps}-{sampling.guidance:g}"
     paths = {pair: folder / f"{_key(*pair)}.png" for pair in pairs}
     missing = [pair for pair, path in paths.items() if not path.exists()]
     with tqdm(total=len(missing), desc="drawing", disable=None if missing else True) as bar:

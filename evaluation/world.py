@@ -66,15 +66,19 @@ class World:
         return read_json(path).get("index_hash") if path.is_file() else None
 
     @cached_property
-    def model_hash(self) -> str:
-        """What the model verbs depend on: the bytes of pipeline and CLIP, and the data's pixels and
-        captions.
-        """
+    def pipeline_hash(self) -> str:
+        """What generated pictures depend on: the bytes of the pipeline; UserError without one."""
         folder = self.root / layout.MODEL
         if not folder.is_dir():
             raise UserError(f"no model at {folder}: `python -m precompute train all` makes it")
-        tables = [table_hash(model_table(f)) for f in (folder, self.root / CLIP) if f.is_dir()]
-        return canonical_hash([*tables, data_hash(self.records)])
+        return table_hash(model_table(folder))
+
+    @cached_property
+    def model_hash(self) -> str:
+        """What the model verbs depend on: the bytes of pipeline and CLIP, and the data's pixels."""
+        folder = self.root / CLIP
+        clip = table_hash(model_table(folder)) if folder.is_dir() else ""
+        return canonical_hash([self.pipeline_hash, clip, data_hash(self.records)])
 
     @cached_property
     def sampling(self) -> tuple[int, float]:

@@ -16,7 +16,7 @@ from tests.tiny import tiny_captions, tiny_images
 
 
 def records_file(path: Path, count: int = 24, held_out: int = 8) -> Path:
-    """`count` records whose categories go round, the last `held_out` of them held out, as Parquet."""
+    """`count` records whose categories go round, the last `held_out` held out, as Parquet."""
     images, n = tiny_images(count), len(CATEGORIES)
     pictures = [png(image) for image in images]
     table = {

@@ -1,0 +1,85 @@
+"""All results as one page: `python -m evaluation report` writes evaluation/results/README.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from attribution.types import UserError
+from evaluation import results
+from evaluation.results import Figure, Summary
+
+PAGE = "README.md"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb `report` has no arguments of its own."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page; UserError when there is nothing to report."""
+    path = args.results / PAGE
+    path.write_text(page(args.results), encoding="utf-8")
+    print(path)
+
+
+def modules() -> dict[str, tuple[str, str]]:
+    """Program and module of every verb that has results, in the order of the page."""
+    # here, not above: a package's __main__ imports nothing but when it runs
+    from benchmarks.__main__ import VERBS as BENCHMARKS
+    from evaluation.__main__ import VERBS as EVALUATION
+
+    found = {verb: ("evaluation", module) for verb, (module, _) in EVALUATION.items()}
+    found |= {verb: ("benchmarks", module) for verb, (module, _) in BENCHMARKS.items()}
+    found.pop("report")
+    return found
+
+
+def page(folder: Path) -> str:
+    """The page's Markdown."""
+    sections, figures = [], []
+    for verb, (program, module) in modules().items():
+        found = results.latest(folder, verb)
+        if found is None:
+            continue
+        head, units = found
+        summary: Summary = import_module(module).summarise(head, units)
+        figures += [(verb, figure) for figure in summary.figures]
+        sections.append(_section(verb, program, head, units, summary))
+    if not sections:
+        raise UserError(f"no results in {folder}: run a verb first")
+    intro = (
+        "# Quality, measured\n\nWritten by `python -m evaluation report` from the `.jsonl` files "
+        "beside it; do not edit. Every figure names the command that measures it again.\n\n"
+    )
+    return intro + _overview(figures) + "\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _overview(figures: list[tuple[str, Figure]]) -> str:
+    marks = {True: "pass", False: "**fail**", None: ""}
+    lines = ["| figure | value | target | | verb |", "|---|---|---|---|---|"]
+    for verb, f in figures:
+        lines.append(
+            f"| {f.name} | {f.value} | {f.target} | {marks[f.passed]} | [{verb}](#{verb}) |"
+        )
+    return "\n".join(lines)
+
+
+def _section(
+    verb: str, program: str, head: Mapping[str, Any], units: list, summary: Summary
+) -> str:
+    machine = head["machine"]
+    where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    about = (
+        f"`{head['command']}` on {head['date'][:16].replace('T', ' ')} UTC; {where}, torch "
+        f"{machine['torch']}; index {_short(head['index_hash'])}; {len(units)} lines of run "
+        f"`{head['run']}` in `{verb}.jsonl`; print again: `python -m {program} {verb} --report`."
+    )
+    return f"## {verb}\n\n{about}\n\n{results.markdown(summary)}"
+
+
+def _short(index_hash: str | None) -> str:
+    return f"`{index_hash[:12]}`" if index_hash else "not made yet"
