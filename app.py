@@ -1,4 +1,5 @@
-"""The page of Whence: `python app.py [--index DIR] [--host 127.0.0.1] [--port 7860] [--device auto|cpu|cuda]`.
+"""The page of Whence: `python app.py [--index DIR] [--host 127.0.0.1] [--port 7860] [--device
+auto|cpu|cuda]`.
 
 Also the entry of a Hugging Face Space. Everything it does is in the package `app`.
 """

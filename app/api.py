@@ -1,4 +1,5 @@
-"""Typed endpoints beside the page (contract: ARCHITECTURE.md, "Page API"), for `gradio_client` and curl.
+"""Typed endpoints beside the page (contract: ARCHITECTURE.md, "Page API"), for `gradio_client` and
+curl.
 
 >>> from gradio_client import Client, handle_file
 >>> client = Client("http://127.0.0.1:7860")
@@ -91,13 +92,15 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
 
 
 class Served:
-    """Files on their way between clients and the engine, all inside the server's own upload folder."""
+    """Files between clients and the engine, all inside the server's own upload folder."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="api-", dir=os.environ.get("GRADIO_TEMP_DIR")))
 
     def opened(self, file: Any) -> Image.Image:
-        """A client's upload. Gradio checks that files with its mark were uploaded; anything else is refused here."""
+        """A client's upload. Gradio checks that files with its mark were uploaded; anything else is
+        refused here.
+        """
         meta = file.get("meta") if isinstance(file, dict) else None
         if not isinstance(meta, dict) or meta.get("_type") != "gradio.FileData":
             raise UserError("the image has to be a file: use gradio_client's handle_file")

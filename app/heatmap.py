@@ -8,7 +8,8 @@ from PIL import Image
 SIDE = 256
 WORSE = (217, 72, 15)
 BETTER = (25, 113, 194)
-# Below this share of the strongest change nothing is painted, so that noise does not veil the picture.
+# Below this share of the strongest change nothing is painted, so that noise does not veil the
+# picture.
 QUIET = 0.15
 STRONGEST = 0.85
 
@@ -17,10 +18,12 @@ COLUMNS = ("left", "centre", "right")
 
 
 def overlay(change: np.ndarray, *, mirrored: bool) -> Image.Image:
-    """RGBA [256, 256]: orange where the error grew, blue where it shrank, clear where little changed.
+    """RGBA [256, 256]: orange where the error grew, blue where it shrank, clear where little
+    changed.
 
-    change: float32 [h, w], change of squared error per latent cell; shown relative to its own strongest cell.
-    mirrored: the map belongs to the flipped picture, and is flipped back to lie on the upright one.
+    change: float32 [h, w], change of squared error per latent cell; shown relative to its own
+    strongest cell. mirrored: the map belongs to the flipped picture, and is flipped back to lie on
+    the upright one.
     """
     cells = np.nan_to_num(change[:, ::-1] if mirrored else change).astype(np.float32)
     strongest = float(np.abs(cells).max(initial=0.0)) or 1.0
@@ -34,7 +37,7 @@ def overlay(change: np.ndarray, *, mirrored: bool) -> Image.Image:
 
 
 def in_words(change: np.ndarray, *, mirrored: bool) -> str:
-    """The ninth of the picture with most of the worsening, for those who cannot tell the colours."""
+    """The ninth of the picture with most of the worsening, for whom colours say little."""
     worse = np.clip(np.nan_to_num(change[:, ::-1] if mirrored else change), 0.0, None)
     if worse.sum() <= 0:
         return "It got worse nowhere in particular."

@@ -1,4 +1,6 @@
-"""Long work on the model: one job at a time, each visitor's Stop, and errors as words instead of exceptions."""
+"""Long work on the model: one job at a time, each visitor's Stop, and errors as words instead of
+exceptions.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from attribution.types import Cancelled, Progress, UserError
 
 log = logging.getLogger(__name__)
 
-# Gradio's queue runs one event of this group at a time; every event that touches the model belongs to it.
+# Gradio's queue runs one event of this group at a time; every event that touches the model belongs
+# to it.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
 # Progress faster than the eye only costs time on the way to the browser.
@@ -48,8 +51,9 @@ class Ticket:
 class Jobs:
     """Runs the engine's generators for many visitors.
 
-    A click takes a ticket at once, outside the queue; its job picks the ticket up when its turn comes. Stop marks the
-    visitor's tickets, whether they wait or run. Tickets of a visitor's step are picked up in the order of the clicks.
+    A click takes a ticket at once, outside the queue; its job picks the ticket up when its turn
+    comes. Stop marks the visitor's tickets, whether they wait or run. Tickets of a visitor's step
+    are picked up in the order of the clicks.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -77,7 +81,8 @@ class Jobs:
     ) -> Iterator[Progress | T | Ended]:
         """The items of `work()`, progress thinned out; an `Ended` last where there is no result.
 
-        Closing this generator, as gradio does when a visitor leaves, closes the engine's, which restores the weights.
+        Closing this generator, as gradio does when a visitor leaves, closes the engine's, which
+        restores the weights.
         """
         ticket = self._start(visitor, step)
         try:

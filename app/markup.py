@@ -1,4 +1,6 @@
-"""Small pieces of HTML shared by the panels. Everything that came from a record or a visitor goes through `text`."""
+"""Small pieces of HTML shared by the panels. Everything that came from a record or a visitor goes
+through `text`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from PIL import Image
 
 from attribution.report import png_bytes
 
-# A click on (or Enter on) anything with data-id inside the component is a `select` event with that id.
+# A click on (or Enter on) anything with data-id inside the component is a `select` event with that
+# id.
 PICK = """
 element.addEventListener('click', (event) => {
   const picked = event.target.closest('[data-id]');
@@ -37,9 +40,11 @@ def block(value: str = "", *, elem_id: str | None = None, **options: Any) -> gr.
     return gr.HTML(value, elem_id=elem_id, **options)
 
 
-def pickable(value: str = "", *, elem_id: str | None = None, **options: Any) -> gr.HTML:
-    """HTML whose elements with `data-id` can be chosen: listen with `.select(fn)`, see `picked_id`."""
-    return block(value, elem_id=elem_id, js_on_load=PICK, **options)
+def pickable(
+    value: str = "", *, elem_id: str | None = None, script: str = "", **options: Any
+) -> gr.HTML:
+    """HTML whose elements with `data-id` can be chosen: `.select(fn)`, then `picked_id`."""
+    return block(value, elem_id=elem_id, js_on_load=PICK + script, **options)
 
 
 def picked_id(event: gr.EventData) -> str:
@@ -62,7 +67,8 @@ def heading(number: int | None, title: str, words: str = "") -> str:
 def chips(items: Iterable[tuple[str, str]], label: str) -> str:
     """Clickable suggestions, each (id, words); nothing at all when there are none."""
     buttons = "".join(
-        f'<li><button type="button" class="w-chip" data-id="{text(key)}">{text(words)}</button></li>'
+        '<li><button type="button" class="w-chip" '
+        f'data-id="{text(key)}">{text(words)}</button></li>'
         for key, words in items
     )
     if not buttons:
@@ -83,14 +89,18 @@ class Unit:
 
     @classmethod
     def of(cls, scores: np.ndarray) -> Unit:
-        """Multiples of three, so that the greatest score shows one to three digits before the point."""
+        """Multiples of three, so that the greatest score shows one to three digits before the
+        point.
+        """
         top = float(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
         if top == 0.0 or 0.1 <= top < 1000:
             return cls(0)
         return cls(3 * math.floor(math.log10(top) / 3))
 
     def show(self, score: float, digits: int = 3) -> str:
-        """A score in this unit with `digits` significant figures below 1,000, and a true minus sign."""
+        """A score in this unit with `digits` significant figures below 1,000, and a true minus
+        sign.
+        """
         if not math.isfinite(score):
             return "–"
         value = score / 10.0**self.exponent

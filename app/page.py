@@ -20,10 +20,11 @@ from app.panels.share import WHOLE_LINK, Share
 from app.session import Session
 from attribution import defaults, validate
 from attribution.engine import Engine
-from attribution.types import Attribution, Example, UserError
+from attribution.types import Example, UserError
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-# Uploads and pictures of past visits are looked for every half hour and go when they are an hour old.
+# Uploads and pictures of past visits are looked for every half hour and go when they are an hour
+# old.
 CLEANING = (1800, 3600)
 
 Updates = dict[Any, Any]
@@ -44,7 +45,8 @@ class _Page:
     def __init__(self, engine: Engine, jobs: Jobs) -> None:
         self.engine = engine
         self.session = gr.State(Session())
-        # A change of these starts a step without a click: a followed link makes its picture, then its answer.
+        # A change of these starts a step without a click: a followed link makes its picture, then
+        # its answer.
         self.go_generate = gr.State(0)
         self.go_attribute = gr.State(0)
         header(engine)
@@ -60,11 +62,19 @@ class _Page:
             self.forget = Forget(jobs)
 
     def wire(self, page: gr.Blocks) -> None:
-        """Connect the steps. Each starts outside the queue with a word, then waits for its turn on the model."""
+        """Connect the steps. Each starts outside the queue with a word, then waits for its turn on
+        the model.
+        """
         picture, run, forget = self.picture, self.run, self.forget
         fresh = [
             *(self.session, self.go_attribute, *picture.outputs, *run.step.outputs),
-            *(self.answer.empty, self.answer.body, self.share.row, forget.pictures, *forget.step.outputs),
+            *(
+                self.answer.empty,
+                self.answer.body,
+                self.share.row,
+                forget.pictures,
+                *forget.step.outputs,
+            ),
         ]
         found = [
             *(self.session, *run.step.outputs, *self.answer.outputs, *self.share.outputs),
@@ -102,9 +112,7 @@ class _Page:
         )
         form = [picture.prompt, picture.seed, run.method, run.top_k]
         everything = list(dict.fromkeys([*fresh, *found, *picture.step.outputs, *form]))
-        shown = self.examples.list.select(
-            self._example, None, everything, queue=False, **QUIET
-        )
+        shown = self.examples.list.select(self._example, None, everything, queue=False, **QUIET)
         shown.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
         linked = page.load(
             self._link, self.session, [*everything, self.go_generate], queue=False, **QUIET
@@ -112,7 +120,13 @@ class _Page:
         linked.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
 
     def _step(
-        self, triggers: list[Any], step: Any, work: Any, inputs: list[Any], outputs: list[Any], **more: Any
+        self,
+        triggers: list[Any],
+        step: Any,
+        work: Any,
+        inputs: list[Any],
+        outputs: list[Any],
+        **more: Any,
     ) -> Any:
         queued = gr.on(triggers, step.queued, outputs=step.outputs, queue=False, **QUIET)
         return queued.then(work, inputs, list(dict.fromkeys(outputs)), **QUIET, **MODEL, **more)
@@ -178,7 +192,9 @@ class _Page:
         }
 
     def _link(self, session: Session, request: gr.Request) -> Updates:
-        """Follow ?prompt=&seed=&method=&k=: from a saved example at once, else by making the picture again."""
+        """Follow ?prompt=&seed=&method=&k=: from a saved example at once, else by making the
+        picture again.
+        """
         asked = dict(request.query_params)
         if "prompt" not in asked:
             return {self.session: session}

@@ -1,4 +1,6 @@
-"""What the page's server adds to gradio's: training pictures by record id, and a shield against outside requests."""
+"""What the page's server adds to gradio's: training pictures by record id, and a shield against
+outside requests.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from attribution.types import UserError
 PICTURES = "picture"
 YEAR = 365 * 24 * 3600
 
-# Browsers refuse whatever is not named here: the page works offline, and no font, script or image of it can
-# call home. Gradio evaluates its own small scripts, hence the two unsafe- words.
+# Browsers refuse whatever is not named here: the page works offline, and no font, script or image
+# of it can call home. Gradio evaluates its own small scripts, hence the two unsafe- words.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -43,7 +45,9 @@ HEADERS = (
 
 
 class Shield:
-    """ASGI middleware that adds the policy to every response; plain, because wrapped responses cannot stream."""
+    """ASGI middleware that adds the policy to every response; plain, because wrapped responses
+    cannot stream.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -63,12 +67,16 @@ class Shield:
 
 
 def picture_url(record_id: str, index_hash: str) -> str:
-    """Address of a record's display image, relative to the page; the hash lets browsers keep it for good."""
+    """Address of a record's display image, relative to the page; the hash lets browsers keep it for
+    good.
+    """
     return f"{PICTURES}?{urlencode({'id': record_id, 'v': index_hash[:12]})}"
 
 
 def picture_route(engine: Engine) -> Route:
-    """GET /picture?id=…: a record's display image as PNG. Only what the index holds, so no path is ever opened."""
+    """GET /picture?id=…: a record's display image as PNG. Only what the index holds, so no path is
+    ever opened.
+    """
 
     @lru_cache(maxsize=1024)
     def encoded(record_id: str) -> bytes:

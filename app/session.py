@@ -11,8 +11,9 @@ from attribution.types import Attribution, Query
 class Session:
     """A picture and what was found out about it.
 
-    answer: the attribution as computed. view: the answer as shown, re-ranked by the timestep slider. top_k: how many
-    of its records are shown. link: a shared link is being followed, so the attribution follows the picture by itself.
+    answer: the attribution as computed. view: the answer as shown, re-ranked by the timestep
+    slider. top_k: how many of its records are shown. link: a shared link is being followed, so the
+    attribution follows the picture by itself.
     """
 
     query: Query | None = None

@@ -1,4 +1,6 @@
-"""`gpu`: Hugging Face ZeroGPU's decorator where the `spaces` package is installed, nothing elsewhere."""
+"""`gpu`: Hugging Face ZeroGPU's decorator where the `spaces` package is installed, nothing
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ except ImportError:
 
 
 def gpu(seconds: int) -> Callable[[F], F]:
-    """Ask for an accelerator for at most `seconds` a call; works on plain functions and on generators."""
+    """Ask for an accelerator for at most `seconds` a call; works on plain functions and on
+    generators.
+    """
 
     def wrap(function: F) -> F:
         return function if spaces is None else spaces.GPU(duration=seconds)(function)

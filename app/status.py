@@ -25,7 +25,9 @@ QUEUED_DETAIL = "It serves one visitor at a time; your turn comes by itself."
 
 
 class Step:
-    """Button, Stop and status line of one step. `name` is the step's in `Jobs`, and the prefix of element ids."""
+    """Button, Stop and status line of one step. `name` is the step's in `Jobs`, and the prefix of
+    element ids.
+    """
 
     def __init__(self, name: str, label: str, jobs: Jobs, *, ready: bool = True) -> None:
         self.name = name
@@ -53,7 +55,9 @@ class Step:
         return self._state(working_line(QUEUED, QUEUED_DETAIL), running=True)
 
     def _stop(self, request: gr.Request) -> dict[Any, Any]:
-        """Free the page at once when the job still waits; else the job itself reports that it has stopped."""
+        """Free the page at once when the job still waits; else the job itself reports that it has
+        stopped.
+        """
         if self.jobs.stop(visitor(request), self.name):
             return self._state(working_line("Stopping", "Putting the model back."), running=True)
         return self._state(ended_line("stopped", "Cancelled before it began."), running=False)
@@ -91,7 +95,7 @@ def working_line(title: str, detail: str = "", share: float | None = None) -> st
     kind = "w-bar w-bar-open" if share is None else "w-bar"
     return (
         f'<div class="w-status w-working" data-announce="{text(title)}">'
-        f'<p><strong>{text(title)}</strong><span>{text(detail)}</span></p>'
+        f"<p><strong>{text(title)}</strong><span>{text(detail)}</span></p>"
         f'<div class="{kind}" role="progressbar" aria-label="{text(title)}" aria-valuemin="0"'
         f' aria-valuemax="100"{known}><span{width}></span></div></div>'
     )

@@ -1,18 +1,28 @@
-"""Colours and type of gradio's own components; the page's own are in static/page.css. System fonts only."""
+"""Colours and type of gradio's own components; the page's own are in static/page.css. System fonts
+only.
+"""
 
 from __future__ import annotations
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+SANS = [
+    "ui-sans-serif",
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Noto Sans",
+    "sans-serif",
+]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 THEME = gr.themes.Base(
     primary_hue=colors.teal,
     neutral_hue=colors.stone,
     text_size=sizes.text_md,
-    radius_size=sizes.radius_md,
+    radius_size=sizes.radius_lg,
     font=[gr.themes.Font(name) for name in SANS],
     font_mono=[gr.themes.Font(name) for name in MONO],
 ).set(
@@ -43,6 +53,8 @@ THEME = gr.themes.Base(
     input_border_color_dark="#575c58",
     input_placeholder_color="#6f746f",
     input_placeholder_color_dark="#8d918c",
+    button_border_width="1px",
+    button_large_text_weight="600",
     button_primary_background_fill="#0b655f",
     button_primary_background_fill_hover="#084f4a",
     button_primary_background_fill_dark="#5cc4ba",
@@ -62,6 +74,8 @@ THEME = gr.themes.Base(
     button_secondary_text_color_dark="#e9e8e4",
     slider_color="#0b655f",
     slider_color_dark="#5cc4ba",
+    checkbox_border_color="#8a8e88",
+    checkbox_border_color_dark="#868b85",
     checkbox_background_color_selected="#0b655f",
     checkbox_background_color_selected_dark="#2c8f86",
     color_accent="#0b655f",

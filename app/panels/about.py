@@ -5,16 +5,18 @@ from __future__ import annotations
 from app.markup import block
 
 SHOWS = (
-    "Which training pictures the model gets worse at when it is made to forget your picture, and how much "
-    "worse. The more, the more the two depend on the same knowledge.",
+    "Which training pictures the model gets worse at when it is made to forget your picture, and "
+    "how much worse. The more, the more the two depend on the same knowledge.",
     "A ranking within this one training set, by this one model.",
     "Differences larger than the noise: the grey band in the plot of scores.",
 )
 DOES_NOT = (
-    "It does not show copying. A drawing can matter without looking like yours, and look like yours "
-    "without mattering.",
-    "It is no share of authorship and no licence fee. Influence does not add up to 100 % of a picture.",
-    "It is an estimate. The proof would be to train again without those drawings, for every picture.",
+    "It does not show copying. A drawing can matter without looking like yours, and look like "
+    "yours without mattering.",
+    "It is no share of authorship and no licence fee. Influence does not add up to 100 % of a "
+    "picture.",
+    "It is an estimate. The proof would be to train again without those drawings, for every "
+    "picture.",
     "Small differences in rank mean little: number 7 and number 12 may well change places.",
 )
 
@@ -24,7 +26,8 @@ def about() -> None:
     block(
         '<aside class="w-card-box w-about" aria-label="What this does and does not show">'
         "<h3>What this shows</h3>"
-        f"<ul>{_items(SHOWS)}</ul><h3>What it does not show</h3><ul>{_items(DOES_NOT)}</ul></aside>",
+        f"<ul>{_items(SHOWS)}</ul><h3>What it does not "
+        f"show</h3><ul>{_items(DOES_NOT)}</ul></aside>",
         elem_id="about",
     )
 

@@ -1,4 +1,6 @@
-"""Step 3: the answer. Gallery, record, timestep slider, control, plots, table; hidden until there is one."""
+"""Step 3: the answer. Gallery, record, timestep slider, control, plots, table; hidden until there
+is one.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,28 @@ from typing import Any
 
 import gradio as gr
 
-from app.markup import block, heading, pickable, picked_id
+from app.markup import Unit, block, data_uri, heading, pickable, picked_id, text
 from app.panels.about import about
 from app.panels.gallery import Gallery
 from app.panels.plots import artists_plot, spread_plot
-from app.panels.record import RecordView
+from app.panels.record import KEEP, RecordView
 from app.session import Session
 from attribution.engine import Engine
 from attribution.types import Attribution, Record
 
 CONTROLS = 8
 EMPTY = (
-    '<p class="w-empty w-await">The answer appears here: the training pictures that mattered most, who drew them, '
+    '<p class="w-empty w-await">The answer appears here: the training pictures that mattered most, '
+    "who drew them, "
     "and how far they stand out from the rest.</p>"
 )
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
 class Answer:
-    """Everything that follows from one attribution. `partial` and `final` say what each component becomes."""
+    """Everything that follows from one attribution. `partial` and `final` say what each component
+    becomes.
+    """
 
     def __init__(self, engine: Engine, session: gr.State) -> None:
         self.engine = engine
@@ -38,39 +43,53 @@ class Answer:
             with gr.Row(equal_height=False, elem_classes="w-answer"):
                 with gr.Column(scale=7, min_width=300):
                     self.cards = pickable(elem_id="gallery")
-                    self._when()
-                    self._control()
                 with gr.Column(scale=4, min_width=280, elem_classes="w-side"):
-                    self.record = pickable(elem_id="record")
+                    self.record = pickable(elem_id="record", script=KEEP)
                     about()
+            with gr.Row(equal_height=True):
+                self._when()
+                self._control()
             self._plots()
         self.outputs = [
             *(self.empty, self.body, self.scope, self.cards, self.table, self.record),
-            *(self.controls, self.artists, self.spread, self.when, self.all_timesteps, self.when_group),
+            *(
+                self.controls,
+                self.artists,
+                self.spread,
+                self.when,
+                self.all_timesteps,
+                self.when_group,
+            ),
         ]
         self._listen(session)
 
     def _when(self) -> None:
         """The timestep slider, shown only when the method keeps cells."""
-        with gr.Column(elem_classes="w-card-box", elem_id="when") as self.when_group:
+        with gr.Column(
+            scale=4, min_width=300, elem_classes="w-card-box", elem_id="when"
+        ) as self.when_group:
             block(
-                "<h3>When in the drawing?</h3><p>A picture is made from noise in steps: its layout first (large t), "
-                "its detail last (small t). Rank by one part of that path; nothing is computed again.</p>"
+                "<h3>When in the drawing?</h3><p>A picture is made from noise in steps: its layout "
+                "first (large t), "
+                "its detail last (small t). Rank by one part of that path; nothing is computed "
+                "again.</p>"
             )
-            with gr.Row(equal_height=True):
-                self.all_timesteps = gr.Checkbox(
-                    value=True, label="All timesteps", elem_id="all-timesteps", scale=1, min_width=150
-                )
-                with gr.Column(scale=4, min_width=240):
-                    self.when = gr.Slider(
-                        50, 950, value=500, step=50, label="Timestep t", elem_id="timestep"
-                    )
-                    block('<p class="w-ends"><span>← detail (small t)</span><span>layout (large t) →</span></p>')
+            self.all_timesteps = gr.Checkbox(
+                value=True, label="All timesteps", elem_id="all-timesteps", container=False
+            )
+            self.when = gr.Slider(
+                50, 950, value=500, step=50, label="Timestep t", elem_id="timestep", container=False
+            )
+            block(
+                '<p class="w-ends"><span>← detail (small t)</span><span>layout (large t) '
+                "→</span></p>"
+            )
 
     def _control(self) -> None:
-        with gr.Column(elem_classes="w-card-box"):
+        with gr.Column(scale=7, min_width=300, elem_classes="w-card-box"):
             block(
-                "<h3>For comparison: pictures drawn at random</h3><p>A control. If these looked as fitting as the "
+                "<h3>For comparison: pictures drawn at random</h3><p>A control. If these looked as "
+                "fitting as the "
                 "answer above, the answer would mean nothing.</p>"
             )
             self.controls = pickable(elem_id="controls")
@@ -79,12 +98,16 @@ class Answer:
         with gr.Row(equal_height=True):
             with gr.Column(min_width=300, elem_classes="w-card-box"):
                 block(
-                    "<h3>Influence by artist</h3><p>Scores above the noise, added up for each artist. A share of "
+                    "<h3>Influence by artist</h3><p>Scores above the noise, added up for each "
+                    "artist. A share of "
                     "this list, not of your picture.</p>"
                 )
                 self.artists = block(elem_id="artists")
             with gr.Column(min_width=300, elem_classes="w-card-box"):
-                block("<h3>Spread of the scores</h3><p>How far the shown ones stand out from all the others.</p>")
+                block(
+                    "<h3>Spread of the scores</h3><p>How far the shown ones stand out from all the "
+                    "others.</p>"
+                )
                 self.spread = block(elem_id="spread")
         with gr.Accordion("The answer as a table", open=False, elem_id="table-box"):
             self.table = block(elem_id="table")
@@ -94,7 +117,15 @@ class Answer:
             opened = source.select(self._open, session, self.record, **QUIET)
             opened.then(None, js="() => window.whence.reveal('record')", **QUIET)
         self._session = session
-        ranked = [session, self.scope, self.cards, self.table, self.record, self.artists, self.spread]
+        ranked = [
+            session,
+            self.scope,
+            self.cards,
+            self.table,
+            self.record,
+            self.artists,
+            self.spread,
+        ]
         self.when.input(
             self._slide,
             [session, self.when],
@@ -131,7 +162,9 @@ class Answer:
         assert answer is not None
         controls = self._random(answer, session.top_k)
         times = answer.timesteps or (0,)
-        slider = gr.update(minimum=min(times), maximum=max(max(times), min(times) + 1), step=_step(times))
+        slider = gr.update(
+            minimum=min(times), maximum=max(max(times), min(times) + 1), step=_step(times)
+        )
         return {
             self.body: gr.update(visible=True),
             self.empty: "",
@@ -151,7 +184,7 @@ class Answer:
         view = session.view
         assert view is not None
         return {
-            self.scope: scope_line(view, self.engine.n_train),
+            self.scope: scope_line(session, self.engine.n_train),
             self.cards: self.gallery.cards(view, session.top_k),
             self.table: self.gallery.table(view, session.top_k),
             self.record: self.records.show(session, None),
@@ -171,19 +204,32 @@ def _step(times: tuple[int, ...]) -> int:
     return max(min(gaps, default=2) // 2, 1)
 
 
-def scope_line(answer: Attribution, n_train: int) -> str:
-    """What was compared with what: an answer from a shortlist says that it is one."""
+def scope_line(session: Session, n_train: int) -> str:
+    """The picture again, and what was compared with what: an answer from a shortlist says that it
+    is one.
+    """
+    answer, query = session.view, session.query
+    assert answer is not None and query is not None
     if answer.candidate_source == "exhaustive" and answer.candidates >= n_train:
-        how = f"All {n_train:,} training pictures were scored"
+        how = f"All {n_train:,} training pictures were scored."
     else:
         how = (
-            f"A shortlist of {answer.candidates:,} of {n_train:,} training pictures was scored; one that is "
-            "not on it cannot appear here"
+            f"A shortlist of {answer.candidates:,} of {n_train:,} training pictures was scored; "
+            "one that is not on it cannot appear here."
         )
-    kind = {
-        "unlearning": "Score: how much worse the model got at the training picture after unlearning yours.",
-        "gradient": "Score: how alike the two pictures' gradients are.",
-        "similarity": "Score: how alike the two pictures look. No model weights are involved.",
-        "control": "Score: drawn at random.",
-    }.get(answer.kind, "")
-    return f'<p class="w-scope">{how}. {kind}</p>'
+    meaning = SCORES.get(answer.kind, "")
+    unit = Unit.of(answer.scores).words
+    scale = f" Shown {unit}." if unit else ""
+    return (
+        f'<div class="w-scope"><img src="{data_uri(query.image)}" alt="Your picture">'
+        f"<p><b>“{text(query.prompt)}”</b><br>{how}<br>{meaning}{scale}</p></div>"
+    )
+
+
+SCORES = {
+    "unlearning": "Score: how much worse the model got at the training picture after unlearning "
+    "yours.",
+    "gradient": "Score: how alike the two pictures' gradients are.",
+    "similarity": "Score: how alike the two pictures look; the model's weights are not involved.",
+    "control": "Score: drawn at random.",
+}

@@ -8,14 +8,18 @@ from attribution.types import Example, UserError
 
 
 class Examples:
-    """Loads the saved examples of this index when the page starts; those of another index are refused."""
+    """Loads the saved examples of this index when the page starts; those of another index are
+    refused.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.saved, refused = load(engine)
         words = "Start with an example; its answer is already there." if self.saved else refused
         if words:
             block(f'<p class="w-examples-lead">{text(words)}</p>')
-        self.list = pickable(examples_html(self.saved), elem_id="examples", visible=bool(self.saved))
+        self.list = pickable(
+            examples_html(self.saved), elem_id="examples", visible=bool(self.saved)
+        )
 
     def find(self, prompt: str, seed: int, method: str) -> Example | None:
         """The example that answers a shared link, if one does."""
@@ -42,7 +46,8 @@ def examples_html(saved: dict[str, Example]) -> str:
     """One button per example: its picture and its prompt."""
     items = "".join(
         f'<li><button type="button" class="w-example" data-id="{text(slug)}">'
-        f'<img src="{data_uri(example.query.image)}" alt=""><span>{text(example.query.prompt)}</span>'
+        f'<img src="{data_uri(example.query.image)}" '
+        f'alt=""><span>{text(example.query.prompt)}</span>'
         "</button></li>"
         for slug, example in saved.items()
     )

@@ -1,4 +1,6 @@
-"""Step 4: see it forget. The same prompt and seed at five strengths of unlearning, beside prompts that stay."""
+"""Step 4: see it forget. The same prompt and seed at five strengths of unlearning, beside prompts
+that stay.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from app.status import Step, visitor
 from attribution.types import Forgetting, OtherPrompt, Progress, UserError
 
 EMPTY = (
-    '<p class="w-empty">The same prompt and the same seed, with the model made to forget your picture a little more '
+    '<p class="w-empty">The same prompt and the same seed, with the model made to forget your '
+    "picture a little more "
     "each time; and prompts that have nothing to do with it, to see that they stay.</p>"
 )
 
@@ -53,19 +56,27 @@ def forgetting_html(result: Forgetting) -> str:
     """A row for the prompt that is forgotten, a table of those that stay."""
     note = f'<p class="w-note">{text(result.note)}</p>' if result.note else ""
     figures = "".join(
-        _figure(image, _strength(result, i), f"{text(result.prompt)}, {_strength(result, i)}", _change(result, i))
+        _figure(
+            image,
+            _strength(result, i),
+            f"{text(result.prompt)}, {_strength(result, i)}",
+            _change(result, i),
+        )
         for i, image in enumerate(result.images)
     )
     others = "".join(_other(other) for other in result.others)
     stay = (
-        f'<h3>Unrelated prompts, before and after the strongest</h3><div class="w-others">{others}</div>'
+        "<h3>Unrelated prompts, before and after the strongest</h3><div "
+        f'class="w-others">{others}</div>'
         if others
         else ""
     )
     return (
-        f'<div class="w-card-box w-forgetting">{note}<h3>“{text(result.prompt)}”, seed {result.seed}</h3>'
+        f'<div class="w-card-box w-forgetting">{note}<h3>“{text(result.prompt)}”, seed '
+        f"{result.seed}</h3>"
         f'<div class="w-strengths">{figures}</div>{stay}'
-        '<p class="w-caption">Change is the mean squared difference of the pixels from the first picture, as a '
+        '<p class="w-caption">Change is the mean squared difference of the pixels from the first '
+        "picture, as a "
         "percentage of the greatest possible.</p></div>"
     )
 
@@ -83,7 +94,9 @@ def _change(result: Forgetting, i: int) -> str:
 def percent(share: float) -> str:
     """A small share of one, with as many digits as it needs."""
     value = 100 * share
-    return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %" if value >= 0.1 else f"{value:.2f} %"
+    return (
+        f"{value:.0f} %" if value >= 10 else f"{value:.1f} %" if value >= 0.1 else f"{value:.2f} %"
+    )
 
 
 def _figure(image: Image.Image, words: str, alt: str, small: str) -> str:
@@ -97,6 +110,8 @@ def _other(other: OtherPrompt) -> str:
     prompt = text(other.prompt)
     return (
         f'<figure><div class="w-pair"><img src="{data_uri(other.before)}" alt="{prompt}, before">'
-        f'<span aria-hidden="true">→</span><img src="{data_uri(other.after)}" alt="{prompt}, after"></div>'
-        f"<figcaption><span>{prompt}</span><b>change {percent(other.change)}</b></figcaption></figure>"
+        f'<span aria-hidden="true">→</span><img src="{data_uri(other.after)}" alt="{prompt}, '
+        'after"></div>'
+        f"<figcaption><span>{prompt}</span><b>change "
+        f"{percent(other.change)}</b></figcaption></figure>"
     )

@@ -9,7 +9,17 @@ from app.served import picture_url
 from attribution.engine import Engine
 from attribution.types import Attribution, Record
 
-COLUMNS = ("Rank", "Score", "± error", "Title", "Artist", "Caption", "Mirrored", "Source", "Licence")
+COLUMNS = (
+    "Rank",
+    "Score",
+    "± error",
+    "Title",
+    "Artist",
+    "Caption",
+    "Mirrored",
+    "Source",
+    "Licence",
+)
 
 
 class Gallery:
@@ -38,7 +48,8 @@ class Gallery:
             f'<li><button type="button" class="w-card" data-id="{text(record.id)}" '
             f'aria-label="{text(label)}">'
             f'<span class="w-thumb">{thumbnail(record, self.engine.index_hash)}</span>'
-            f'<span class="w-scorebar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span>'
+            '<span class="w-scorebar" aria-hidden="true"><span '
+            f'style="width:{width:.1f}%"></span></span>'
             f'<span class="w-label"><b>#{rank}</b> · {unit.show(score)}{DOT}'
             f'<span class="w-title">{text(record.title)}</span>{DOT}'
             f'<span class="w-artist">{text(artists)}</span></span></button></li>'
@@ -63,12 +74,13 @@ class Gallery:
         unit = Unit.of(answer.scores)
         head = "".join(f'<th scope="col">{_column(name, unit)}</th>' for name in COLUMNS)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in _cells(answer, i, record, unit))}</tr>"
+            f"<tr>{_row(_cells(answer, i, record, unit))}</tr>"
             for i, record in enumerate(self.engine.records(answer.ids[:top_k]))
         )
         return (
             '<div class="w-scroll" tabindex="0" role="region" aria-label="The answer as a table">'
-            f'<table class="w-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            "<table "
+            f'class="w-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         )
 
 
@@ -90,6 +102,10 @@ def _standing(record_id: str, scores: dict[str, float], ranks: dict[str, int], u
 
 def _column(name: str, unit: Unit) -> str:
     return f"{name} {unit.words}" if unit.words and name in ("Score", "± error") else name
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "".join(f"<td>{text(cell)}</td>" for cell in cells)
 
 
 def _cells(answer: Attribution, i: int, record: Record, unit: Unit) -> tuple[str, ...]:

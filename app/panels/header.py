@@ -22,7 +22,7 @@ def header(engine: Engine) -> None:
 def _intro(engine: Engine) -> str:
     count = f"{engine.n_train:,}"
     return text(
-        f"A text-to-image model learned everything it can draw from {count} training pictures. Make a "
-        "picture, and Whence finds those it leaned on most: it lets the model forget your picture a little, "
-        "then looks which training pictures it draws worse."
+        f"A text-to-image model learned everything it can draw from {count} training pictures. "
+        "Make a picture, and Whence finds those it leaned on most: it lets the model forget your "
+        "picture a little, then looks which training pictures it draws worse."
     )

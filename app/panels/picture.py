@@ -18,8 +18,8 @@ from attribution.types import Progress, Query, UserError
 
 EMPTY = "No picture yet. Type a prompt and press Generate, or start from an example above."
 NO_TRUTH = (
-    "This model did not make this picture, so there is no true answer to compare with. The result says which "
-    "training pictures the model would lean on for it, not where the picture came from."
+    "This model did not make this picture, so there is no true answer to compare with. The result "
+    "says which training pictures the model would lean on for it, not where the picture came from."
 )
 
 
@@ -54,7 +54,8 @@ class Picture:
             lines=2,
             max_lines=4,
             max_length=validate.MAX_PROMPT,
-            placeholder="What should the picture show? The model knows the words of its training captions.",
+            placeholder="What should the picture show? The model knows the words of its training "
+            "captions.",
             elem_id="prompt",
         )
         self.ideas = pickable(_ideas(self.engine), elem_id="ideas")
@@ -93,7 +94,9 @@ class Picture:
         )
         self.nearest = pickable("", elem_id="nearest")
         self.use = Step("use", "Use this picture", self.jobs)
-        self.upload.upload(self._suggest, self.upload, self.nearest, preprocess=False, **QUIET, **MODEL)
+        self.upload.upload(
+            self._suggest, self.upload, self.nearest, preprocess=False, **QUIET, **MODEL
+        )
         self.nearest.select(_idea, outputs=self.upload_prompt, queue=False, **QUIET)
 
     @property
@@ -137,10 +140,13 @@ class Picture:
     def show(self, query: Query) -> dict[Any, Any]:
         """The picture and its caption."""
         alt = f"Your picture: {query.prompt}"
-        return {self.image: gr.update(value=query.image, alt_text=alt), self.caption: caption(query)}
+        return {
+            self.image: gr.update(value=query.image, alt_text=alt),
+            self.caption: caption(query),
+        }
 
     def _suggest(self, file: dict[str, Any] | None) -> str:
-        """The captions nearest to an upload; an unreadable file is refused later, with its reason."""
+        """The captions nearest to an upload; what cannot be read is refused later, with why."""
         if not file:
             return ""
         try:

@@ -11,16 +11,18 @@ from app.markup import Unit, text
 from attribution.artists import score_floor
 from attribution.types import ArtistShare, Attribution
 
+NOTHING = "No score rises above the noise, so there is nothing to share out."
 MOST_ARTISTS = 8
 BINS = 36
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 44
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 40, 44
+LABELS = 14  # baseline of the words above the bars; the noise band's stand below them
 
 
 def artists_plot(shares: Sequence[ArtistShare]) -> str:
     """Bars with their numbers beside them; a list to a screen reader."""
     if not shares:
-        return '<p class="w-empty">No score rises above the noise, so there is nothing to share out.</p>'
+        return f'<p class="w-empty">{NOTHING}</p>'
     shown = list(shares[:MOST_ARTISTS])
     longest = max(share.share for share in shown)
     bars = "".join(_artist(share, longest) for share in shown)
@@ -42,7 +44,9 @@ def _artist(share: ArtistShare, longest: float) -> str:
 
 
 def spread_plot(answer: Attribution, top_k: int) -> str:
-    """Histogram of every score, counts on a logarithmic axis, the shown ones apart and the noise as a band."""
+    """Histogram of every score, counts on a logarithmic axis, the shown ones apart and the noise as
+    a band.
+    """
     scores = answer.scores[np.isfinite(answer.scores)].astype(np.float64)
     if len(scores) == 0:
         return ""
@@ -55,7 +59,8 @@ def spread_plot(answer: Attribution, top_k: int) -> str:
     drawing = _bars(scores, edges, cut) + _noise(edges, floor) + _axes(scores, edges, unit)
     drawing += _cut(edges, cut, min(top_k, len(scores)))
     return (
-        f'<svg class="w-spread" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(words)}">'
+        f'<svg class="w-spread" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{text(words)}">'
         f'{drawing}</svg><p class="w-caption">{text(words)}</p>'
     )
 
@@ -101,7 +106,8 @@ def _noise(edges: np.ndarray, floor: float) -> str:
     return (
         f'<rect class="w-noise" x="{x0:.1f}" y="{TOP}" width="{max(x1 - x0, 1.5):.1f}" '
         f'height="{HEIGHT - TOP - BOTTOM}"/>'
-        f'<text class="w-tick" x="{(x0 + x1) / 2:.1f}" y="{TOP - 6}" text-anchor="middle">noise</text>'
+        f'<text class="w-tick" x="{(x0 + x1) / 2:.1f}" y="{TOP - 6}" '
+        'text-anchor="middle">noise</text>'
     )
 
 
@@ -109,8 +115,9 @@ def _cut(edges: np.ndarray, cut: float, shown: int) -> str:
     """Where the gallery ends. The label keeps clear of the band's."""
     x = _x(cut, edges)
     return (
-        f'<line class="w-cut" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 16}" y2="{HEIGHT - BOTTOM}"/>'
-        f'<text class="w-tick" x="{min(x + 5, WIDTH - 90):.1f}" y="{TOP - 18 + 10}">the {shown} shown →</text>'
+        f'<line class="w-cut" x1="{x:.1f}" x2="{x:.1f}" y1="{LABELS + 4}" y2="{HEIGHT - BOTTOM}"/>'
+        f'<text class="w-tick" x="{min(x + 5, WIDTH - 90):.1f}" y="{LABELS}">the {shown} shown '
+        "→</text>"
     )
 
 
@@ -121,16 +128,21 @@ def _axes(scores: np.ndarray, edges: np.ndarray, unit: Unit) -> str:
     for count in (1, 10, 100, 1000, 10_000, 100_000):
         if count <= most:
             y = _y(count, most) + 4
-            parts.append(f'<text class="w-tick" x="{LEFT - 6}" y="{y:.1f}" text-anchor="end">{count}</text>')
+            parts.append(
+                f'<text class="w-tick" x="{LEFT - 6}" y="{y:.1f}" text-anchor="end">{count}</text>'
+            )
     for value in _round_ticks(edges[0], edges[-1]):
+        shown = f"{value / 10.0**unit.exponent:.4g}".replace("-", "−")
         parts.append(
             f'<text class="w-tick" x="{_x(value, edges):.1f}" y="{base + 16}" text-anchor="middle">'
-            f"{unit.show(value, 2)}</text>"
+            f"{shown}</text>"
         )
     label = f"score {unit.words}".strip()
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="w-tick" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text class="w-tick" x="4" y="{TOP - 18}">count (log)</text>')
+    parts.append(
+        f'<text class="w-tick" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{label}</text>'
+    )
+    parts.append(f'<text class="w-tick" x="4" y="{LABELS}">count (log)</text>')
     return "".join(parts)
 
 
@@ -140,7 +152,7 @@ def _round_ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     first = math.ceil(low / step)
-    return [k * step for k in range(first, math.floor(high / step) + 1)]
+    return [k * step if k else 0.0 for k in range(first, math.floor(high / step) + 1)]
 
 
 def _in_words(scores: np.ndarray, top_k: int, cut: float, floor: float, unit: Unit) -> str:

@@ -10,6 +10,21 @@ from attribution.engine import Engine
 from attribution.types import Attribution, Record, UserError
 
 EMPTY = '<p class="w-empty">Choose a picture to see it large.</p>'
+# The heat map stays off once it was switched off, and the gallery marks the record that is open.
+KEEP = """
+element.addEventListener('change', (event) => {
+  if (event.target.id === 'heat-switch') window.whence.heat = event.target.checked;
+});
+const shown = () => {
+  const heat = element.querySelector('#heat-switch');
+  if (heat) heat.checked = window.whence?.heat !== false;
+  const id = element.querySelector('[data-record]')?.dataset.record;
+  window.whence?.mark(id);
+};
+watch('value', shown);
+"""
+# On a narrow screen the gallery is far above.
+BACK = '<button type="button" class="w-ghost w-back" data-reveal="gallery">Gallery ↑</button>'
 LEGEND = (
     '<p class="w-legend"><span class="w-worse" aria-hidden="true"></span>the model got worse here '
     '<span class="w-better" aria-hidden="true"></span>got better</p>'
@@ -33,7 +48,8 @@ class RecordView:
             return EMPTY
         rank = answer.ids.index(record.id) + 1 if record.id in answer.ids else None
         return (
-            f'<article class="w-card-box w-record" aria-label="{text(record.title)}">'
+            f'<article class="w-card-box w-record" data-record="{text(record.id)}" '
+            f'aria-label="{text(record.title)}">'
             f"{self._browse(answer, rank, session.top_k)}{self._figure(record, answer, rank)}"
             f"{self._facts(record, answer, rank)}{self._parts(record)}</article>"
         )
@@ -46,10 +62,13 @@ class RecordView:
         before = _turn(answer.ids[rank - 2] if rank > 1 else None, "‹", "Previous")
         after = _turn(answer.ids[rank] if rank < shown else None, "›", "Next")
         total = f"{shown}" if rank <= shown else f"{len(answer.ids):,} scored"
-        return f'<nav class="w-browse">{before}<span>#{rank} of {total}</span>{after}</nav>'
+        place = f"<span>#{rank} of {total}</span>{BACK}"
+        return f'<nav class="w-browse">{before}{place}{after}</nav>'
 
     def _figure(self, record: Record, answer: Attribution, rank: int | None) -> str:
-        """The picture on the white square the model saw it on, and the heat map over it behind a switch."""
+        """The picture on the white square the model saw it on, and the heat map over it behind a
+        switch.
+        """
         picture = thumbnail(record, self.engine.index_hash)
         change = answer.heatmaps.get(record.id)
         if change is None or rank is None:
@@ -63,7 +82,8 @@ class RecordView:
         return (
             '<input type="checkbox" id="heat-switch" class="w-heat-switch" checked>'
             '<label for="heat-switch" class="w-switch">Show where the model got worse</label>'
-            f'<div class="w-figure">{picture}<img class="w-heat" src="{layer}" alt="{text(alt)}"></div>'
+            f'<div class="w-figure">{picture}<img class="w-heat" src="{layer}" '
+            f'alt="{text(alt)}"></div>'
             f'<div class="w-heat-words">{LEGEND}<p class="w-caption">{text(words)}</p></div>'
         )
 

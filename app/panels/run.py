@@ -25,7 +25,7 @@ class Run:
         self.engine = engine
         self.jobs = jobs
         block(heading(2, "Ask where it comes from"))
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=True, elem_id="settings"):
             self.method = gr.Dropdown(
                 choices=[(m["title"], m["name"]) for m in engine.methods() if m["available"]],
                 value=defaults.METHOD,

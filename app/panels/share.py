@@ -26,8 +26,10 @@ class Share:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.folder = Path(tempfile.mkdtemp(prefix="answers-", dir=os.environ.get("GRADIO_TEMP_DIR")))
-        with gr.Row(equal_height=True, elem_id="share", visible=False) as self.row:
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="answers-", dir=os.environ.get("GRADIO_TEMP_DIR"))
+        )
+        with gr.Row(equal_height=False, elem_id="share", visible=False) as self.row:
             self.link = gr.Textbox(
                 label="Link to this question",
                 info="Opens the page, makes the same picture and asks again.",
@@ -58,7 +60,9 @@ class Share:
 
     def _query_string(self, session: Session) -> str:
         assert session.query is not None and session.answer is not None
-        return urlencode(dict(self.engine.link(session.query, session.answer.method, session.top_k)))
+        return urlencode(
+            dict(self.engine.link(session.query, session.answer.method, session.top_k))
+        )
 
     def _archive(self, session: Session) -> Path:
         """A ZIP of the answer in a folder of its own; the oldest go when there are many."""

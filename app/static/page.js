@@ -10,6 +10,8 @@
     document.body.classList.toggle('dark', saved === 'dark');
   }
   document.addEventListener('click', (event) => {
+    const back = event.target.closest('[data-reveal]');
+    if (back) window.whence.reveal(back.dataset.reveal);
     if (!event.target.closest('#light-switch')) return;
     document.body.classList.toggle('dark');
     localStorage.setItem('whence-light', dark() ? 'dark' : 'light');
@@ -40,6 +42,13 @@
   });
 
   window.whence = {
+    // Mark the open record in the gallery.
+    mark(id) {
+      for (const card of document.querySelectorAll('#gallery .w-card')) {
+        if (card.dataset.id === id) card.setAttribute('aria-current', 'true');
+        else card.removeAttribute('aria-current');
+      }
+    },
     // On a narrow screen the record lies below the gallery: go there when one is opened.
     reveal(id) {
       const element = document.getElementById(id);
