@@ -11,7 +11,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `train`."""
-    parser.add_argument("stage", choices=("vae", "decoder", "clip", "unet", "all"))
+    parser.add_argument("stage", choices=("vae", "clip", "unet", "all"))
     parser.add_argument("--recipe", default="openclipart")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument(

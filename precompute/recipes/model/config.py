@@ -22,22 +22,10 @@ class VaeConfig:
     batch_size: int = 64
     crop: int = 32  # px; the network is convolutional, so most steps see crops, four times cheaper
     full_steps: int = 200  # the last steps see whole images
-    steps: int = 3200
+    steps: int = 2500
     learning_rate: float = 2e-3
     kl_weight: float = 2e-4  # times the KL divergence per latent element
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """More training of the decoder alone, encoder frozen: sharper pictures for the same latents, at
-    any time."""
-
-    batch_size: int = 32
-    steps: int = 1500
-    learning_rate: float = 1e-3
-    latent_noise: float = 0.05  # of the latents' deviation 1: sampled latents are never exact
-    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ class ClipConfig:
     patch: int = 16  # px
     projection: int = 128
     batch_size: int = 128
-    steps: int = 1500
+    steps: int = 1000
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     seed: int = 0
@@ -84,11 +72,10 @@ class ModelRecipe:
     """One embedded world: the networks trained on one records.parquet."""
 
     vae: VaeConfig
-    decoder: DecoderConfig
     clip: ClipConfig
     unet: UnetConfig
     guidance: float = 3.0
     sampling_steps: int = 50
 
 
-RECIPES = {"openclipart": ModelRecipe(VaeConfig(), DecoderConfig(), ClipConfig(), UnetConfig())}
+RECIPES = {"openclipart": ModelRecipe(VaeConfig(), ClipConfig(), UnetConfig())}

@@ -16,17 +16,16 @@ from precompute.recipes.model.clip import train_clip
 from precompute.recipes.model.config import ModelRecipe
 from precompute.recipes.model.curve import write_curve
 from precompute.recipes.model.data import load_training_set
-from precompute.recipes.model.decoder import train_decoder
 from precompute.recipes.model.unet import Latents, text_states, train_unet
 from precompute.recipes.model.vae import latents_of, reconstruction_mse, train_vae
 
-STAGES = ("vae", "decoder", "clip", "unet")
+STAGES = ("vae", "clip", "unet")
 
 
 def run_stage(stage: str, data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
     """Trains one stage in `run/<stage>`; the last also writes `out/model`, `out/clip` and
     `out/training`."""
-    {"vae": _vae, "decoder": _decoder, "clip": _clip, "unet": _unet}[stage](data, run, out, recipe)
+    {"vae": _vae, "clip": _clip, "unet": _unet}[stage](data, run, out, recipe)
 
 
 def with_steps(recipe: ModelRecipe, stage: str, steps: int | None) -> ModelRecipe:
@@ -38,19 +37,9 @@ def with_steps(recipe: ModelRecipe, stage: str, steps: int | None) -> ModelRecip
 
 def _vae(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
     vae = train_vae(load_training_set(data), run / "vae", recipe.vae)
-    _save_vae(vae, data, run / "vae")
-
-
-def _decoder(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
-    vae = AutoencoderKL.from_pretrained(run / "vae" / "model").eval()
-    vae = train_decoder(vae, load_training_set(data), run / "decoder", recipe.decoder)
-    _save_vae(vae, data, run / "decoder")
-
-
-def _save_vae(vae: AutoencoderKL, data: Path, folder: Path) -> None:
-    vae.save_pretrained(folder / "model")
+    vae.save_pretrained(run / "vae" / "model")
     mse = reconstruction_mse(vae, load_training_set(data, "held-out"))
-    (folder / "held_out_mse.txt").write_text(f"{mse:.5f}\n")
+    (run / "vae" / "held_out_mse.txt").write_text(f"{mse:.5f}\n")
 
 
 def _clip(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
@@ -59,9 +48,8 @@ def _clip(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
 
 
 def _unet(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
-    encoder = AutoencoderKL.from_pretrained(run / "vae" / "model").eval()
-    unet = train_unet(_latents(data, run, encoder), run / "unet", recipe.unet)
-    vae = AutoencoderKL.from_pretrained(run / "decoder" / "model").eval()
+    vae = AutoencoderKL.from_pretrained(run / "vae" / "model").eval()
+    unet = train_unet(_latents(data, run, vae), run / "unet", recipe.unet)
     save_pipeline(out / "model", vae, unet, run / "clip" / "model", recipe)
     shutil.copytree(run / "clip" / "model", out / "clip", dirs_exist_ok=True)
     _keep_records(run, out / "training")
