@@ -13,6 +13,7 @@ from evaluation import results
 from evaluation.results import Figure, Summary
 
 PAGE = "README.md"
+PROGRAMS = ("evaluation.", "benchmarks.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,29 +27,16 @@ def run(args: argparse.Namespace) -> None:
     print(path)
 
 
-def modules() -> dict[str, tuple[str, str]]:
-    """Program and module of every verb that has results, in the order of the page."""
-    # here, not above: a package's __main__ imports nothing but when it runs
-    from benchmarks.__main__ import VERBS as BENCHMARKS
-    from evaluation.__main__ import VERBS as EVALUATION
-
-    found = {verb: ("evaluation", module) for verb, (module, _) in EVALUATION.items()}
-    found |= {verb: ("benchmarks", module) for verb, (module, _) in BENCHMARKS.items()}
-    found.pop("report")
-    return found
-
-
 def page(folder: Path) -> str:
-    """The page's Markdown."""
+    """The page's Markdown: every results file of the folder, by name."""
     sections, figures = [], []
-    for verb, (program, module) in modules().items():
-        found = results.latest(folder, verb)
-        if found is None:
-            continue
-        head, units = found
-        summary: Summary = import_module(module).summarise(head, units)
-        figures += [(verb, figure) for figure in summary.figures]
-        sections.append(_section(verb, program, head, units, summary))
+    for path in sorted(folder.glob("*.jsonl")):
+        verb = path.stem
+        for head, units in results.current(folder, verb):
+            # by the name in the file: results of other programs are reported without importing them
+            summary: Summary = _module(head).summarise(head, units)
+            figures += [(verb, figure) for figure in summary.figures]
+            sections.append(_section(verb, head, units, summary))
     if not sections:
         raise UserError(f"no results in {folder}: run a verb first")
     intro = (
@@ -68,11 +56,18 @@ def _overview(figures: list[tuple[str, Figure]]) -> str:
     return "\n".join(lines)
 
 
-def _section(
-    verb: str, program: str, head: Mapping[str, Any], units: list, summary: Summary
-) -> str:
+def _module(head: Mapping[str, Any]) -> Any:
+    """The verb that wrote a head; UserError for one that no program here has."""
+    name = str(head.get("module"))
+    if not name.startswith(PROGRAMS):
+        raise UserError(f"results of {name!r}: not a verb of {' or '.join(PROGRAMS)}")
+    return import_module(name)
+
+
+def _section(verb: str, head: Mapping[str, Any], units: list, summary: Summary) -> str:
     machine = head["machine"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    program = head["module"].partition(".")[0]
     about = (
         f"`{head['command']}` on {head['date'][:16].replace('T', ' ')} UTC; {where}, torch "
         f"{machine['torch']}; index {_short(head['index_hash'])}; {len(units)} lines of run "

@@ -113,13 +113,25 @@ def _units(path: Path, run: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def latest(folder: Path, verb: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-    """(head, units) of the run whose head was written last; None where the verb never ran."""
+Run = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def current(folder: Path, verb: str) -> list[Run]:
+    """(head, units) of every run on the subject evaluated last, in the order they were begun.
+
+    A run's head is its last session's. Runs on former indexes, models or data are left out.
+    """
     path = folder / f"{verb}.jsonl"
     heads = [line for line in read_lines(path) if "head" in line]
-    if not heads:
-        return None
-    return heads[-1], list(_units(path, heads[-1]["run"]).values())
+    runs = {head["run"]: head for head in heads if head["subject"] == heads[-1]["subject"]}
+    found = [(head, list(_units(path, run).values())) for run, head in runs.items()]
+    return [(head, units) for head, units in found if units]
+
+
+def latest(folder: Path, verb: str) -> Run | None:
+    """The current run that was begun last; None where the verb never ran."""
+    runs = current(folder, verb)
+    return runs[-1] if runs else None
 
 
 def command() -> str:

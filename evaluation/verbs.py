@@ -68,17 +68,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(module, verb: str, args: argparse.Namespace) -> None:
+    args.module = module.__name__
     if not args.report:
         _prepare(args.threads)
         module.run(args)
     if not hasattr(module, "summarise"):
         return
-    found = results.latest(args.results, verb)
-    if found is None:
+    runs = results.current(args.results, verb)
+    if not runs:
         raise UserError(
             f"{args.results / verb}.jsonl holds no results yet: run the verb without --report"
         )
-    print(results.markdown(module.summarise(*found)))
+    print("\n\n".join(results.markdown(module.summarise(*found)) for found in runs))
 
 
 def _prepare(threads: int | None) -> None:

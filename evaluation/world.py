@@ -101,7 +101,7 @@ class World:
         """
         subject = {"index": self._index, "model": lambda: self.model_hash, "data": self._data}[of]()
         results = Results.open(args.results, verb, subject, settings)
-        results.head["index_hash"] = self.index_hash
+        results.head |= {"index_hash": self.index_hash, "module": args.module}
         return results
 
     def _index(self) -> str:

@@ -1,0 +1,107 @@
+"""A warm default query on the index by stage, beside generating its image, in one process.
+
+python -m benchmarks speed --queries 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from statistics import median
+from typing import Any
+
+from attribution import defaults
+from attribution.types import Attribution, Query
+from benchmarks.unet_clock import clocked
+from evaluation.answers import last
+from evaluation.generated import seed_of
+from evaluation.queries import fixed_prompts
+from evaluation.results import Figure, Summary
+from evaluation.world import world_of
+
+TARGET = 0.85
+STEPS = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `speed`."""
+    parser.add_argument("--queries", type=int, default=3, metavar="N", help="after one to warm up")
+    parser.add_argument("--method", default=defaults.METHOD)
+    parser.add_argument("--exhaustive", action="store_true")
+
+
+def run(args: argparse.Namespace) -> None:
+    """One line a query; queries done before are not measured again."""
+    world = world_of(args)
+    settings = {"method": args.method, "exhaustive": args.exhaustive, "threads": args.threads}
+    results = world.results(args, "speed", settings)
+    prompts = [prompt for _, prompt in fixed_prompts(args.queries + 1)]
+    left = [prompt for prompt in prompts[1:] if prompt not in results.units]
+    if left:
+        _measure(world.engine, prompts[0], args)  # warm: caches filled, pages touched
+    for prompt in left:
+        results.add(prompt, **_measure(world.engine, prompt, args))
+
+
+def _measure(engine: Any, prompt: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of generating and of each stage of attributing one picture, and peak memory."""
+    began = time.perf_counter()
+    query = last(engine.generate(prompt, seed_of(prompt), steps=STEPS), Query)
+    generated = time.perf_counter() - began
+    with clocked(engine.denoiser.unet) as clock:
+        began = time.perf_counter()
+        answer = last(
+            engine.attribute(query, (args.method,), defaults.TOP_K, args.exhaustive), Attribution
+        )
+        total = time.perf_counter() - began
+    return {
+        "generate": round(generated, 3),
+        "attribute": round(total, 3),
+        "stages": {stage: round(seconds, 3) for stage, seconds in answer.seconds.items()},
+        "unet": {kind: round(seconds, 3) for kind, seconds in clock.seconds.items()},
+        "calls": clock.calls,
+        "samples": clock.samples,
+        "candidates": answer.candidates,
+        "candidate_source": answer.candidate_source,
+        "evaluated_cells": answer.evaluated_cells,
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def scoring_share(unit: dict[str, Any]) -> float:
+    """Share of the scoring stage spent inside UNet forwards."""
+    return unit["unet"]["scoring"] / max(unit["stages"].get("score", 0.0), 1e-9)
+
+
+def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
+    """Medians over the queries."""
+
+    def middle(*path: str) -> float:
+        values = [unit for unit in units]
+        for name in path:
+            values = [value.get(name, 0.0) for value in values]
+        return median(values)
+
+    share = median(scoring_share(unit) for unit in units)
+    rate = median(unit["samples"]["scoring"] / max(unit["unet"]["scoring"], 1e-9) for unit in units)
+    figures = (
+        Figure("a warm default query", f"{middle('attribute'):.1f} s"),
+        Figure(f"generating its image, {STEPS} steps, guidance", f"{middle('generate'):.1f} s"),
+        Figure(
+            "share of scoring inside UNet forwards", f"{share:.2f}", f">= {TARGET}", share >= TARGET
+        ),
+        Figure("peak memory", f"{max(unit['peak_mib'] for unit in units):,} MiB"),
+    )
+    stages = list(dict.fromkeys(stage for unit in units for stage in unit["stages"]))
+    table = [("stage", "seconds", "share")]
+    for stage in stages:
+        seconds = middle("stages", stage)
+        table.append((stage, f"{seconds:.2f}", f"{seconds / middle('attribute'):.0%}"))
+    first = units[0]
+    note = (
+        f"Medians of {len(units)} warm queries; {first['candidates']} candidates "
+        f"({first['candidate_source']}), {first['evaluated_cells']:,} cells, {rate:.0f} UNet "
+        "forwards a second while scoring."
+    )
+    return Summary(figures, tuple(table), (note,))
