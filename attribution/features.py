@@ -29,8 +29,12 @@ def unit(features: Tensor) -> Tensor:
 
 
 def pixel_features(images: Sequence[Image.Image]) -> Tensor:
-    """The picture itself at 16 x 16, white at the origin (shared white paper is no likeness), float32 [B, 768]."""
-    small = [im.convert("RGB").resize((PIXEL_SIDE, PIXEL_SIDE), Image.Resampling.BOX) for im in images]
+    """The picture itself at 16 x 16, white at the origin (shared white paper is no likeness),
+    float32 [B, 768].
+    """
+    small = [
+        im.convert("RGB").resize((PIXEL_SIDE, PIXEL_SIDE), Image.Resampling.BOX) for im in images
+    ]
     values = torch.from_numpy(np.stack([np.asarray(im, dtype=np.float32) for im in small]))
     return unit((1.0 - values / 255.0).flatten(1))
 
@@ -50,7 +54,9 @@ class ClipEncoder:
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> ClipEncoder:
-        """A folder with a CLIPModel and its CLIPTokenizer, float32; UserError when it cannot be opened."""
+        """A folder with a CLIPModel and its CLIPTokenizer, float32; UserError when it cannot be
+        opened.
+        """
         from transformers import CLIPModel, CLIPTokenizer
         from transformers.utils import logging
 
@@ -60,7 +66,9 @@ class ClipEncoder:
             model = CLIPModel.from_pretrained(path).float().eval().requires_grad_(False)
             tokenizer = CLIPTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot open the CLIP model {path}: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"cannot open the CLIP model {path}: {str(error).splitlines()[0]}"
+            ) from None
         finally:
             if shown:
                 logging.enable_progress_bar()
@@ -92,7 +100,11 @@ class ClipEncoder:
             self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings
         )
         tokens = self.tokenizer(
-            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            list(texts),
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
         ).to(self.device)
         states = self.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
         return unit(self.model.text_projection(states.pooler_output).float().cpu())
@@ -113,8 +125,13 @@ class ClipEncoder:
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
-    """preprocessor_config.json, or `image_processor` of processor_config.json; empty without either."""
-    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+    """preprocessor_config.json, or `image_processor` of processor_config.json; empty without
+    either.
+    """
+    for name, key in (
+        ("preprocessor_config.json", None),
+        ("processor_config.json", "image_processor"),
+    ):
         if (folder / name).is_file():
             settings = json.loads((folder / name).read_text(encoding="utf-8"))
             return settings.get(key, {}) if key else settings

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attribution import layout, manifest as manifests
+from attribution import layout
+from attribution import manifest as manifests
 from attribution.images import read_image
 from attribution.search import Search, cached_search
 from attribution.types import UserError
@@ -31,7 +32,9 @@ _PIXELS = ("image", "display")
 
 
 class Index:
-    """An opened index. Held-out records are in it, for evaluation, and are never candidates: see `train_rows`."""
+    """An opened index. Held-out records are in it, for evaluation, and are never candidates: see
+    `train_rows`.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         """Use `Index.open`, which checks."""
@@ -48,10 +51,11 @@ class Index:
 
     @classmethod
     def open(cls, path: str | Path, verify: str = "auto") -> Index:
-        """Open an index after checking it; UserError names what is wrong and the command that mends it.
+        """Open an index after checking it; UserError names what is wrong and the command that mends
+        it.
 
-        verify: "quick" compares versions, sizes and row counts; "full" also hashes every file; "auto" is full for
-        indexes below 300 MB, quick above.
+        verify: "quick" compares versions, sizes and row counts; "full" also hashes every file;
+        "auto" is full for indexes below 300 MB, quick above.
         """
         if verify not in VERIFY:
             raise ValueError(f"verify is one of {', '.join(VERIFY)}, not {verify!r}")
@@ -64,7 +68,7 @@ class Index:
         index._check_counts()
         return index
 
-    # ------------------------------------------------------------------------------------------ records
+    # ------------------------------------------------------------------ records
 
     @cached_property
     def records(self) -> pa.Table:
@@ -128,7 +132,7 @@ class Index:
         """The image to show, RGB, about 192 px."""
         return self._picture(int(row), "display")
 
-    # ------------------------------------------------------------------------------------------ arrays
+    # ------------------------------------------------------------------ arrays
 
     def latents(self, rows: Rows, flip: int = 0) -> Tensor:
         """Latents of `rows`, float32 [B, C, h, w]; flip 1 gives those of the mirrored images."""
@@ -136,12 +140,16 @@ class Index:
 
     @cached_property
     def base_loss(self) -> np.ndarray:
-        """L(z, θ0) per cell, float32 [N, captions, flips, T]; NaN where a record has fewer captions."""
+        """L(z, θ0) per cell, float32 [N, captions, flips, T]; NaN where a record has fewer
+        captions.
+        """
         return self._whole(layout.BASE_LOSS)
 
     @cached_property
     def base_loss_eps2(self) -> np.ndarray | None:
-        """Mean ‖ε_θ‖² of the same forwards, float32 [N, captions, flips, T]; None where it was not kept."""
+        """Mean ‖ε_θ‖² of the same forwards, float32 [N, captions, flips, T]; None where it was not
+        kept.
+        """
         there = self._shard_file(0, layout.BASE_LOSS_EPS2).is_file()
         return self._whole(layout.BASE_LOSS_EPS2) if there else None
 
@@ -150,10 +158,13 @@ class Index:
         return self._shard_file(0, f"{layout.ROWS}/{layout.rows_name(method)}").is_file()
 
     def rows(self, method: str, rows: Rows | None = None) -> np.ndarray:
-        """A method's vectors, float16 [N or len(rows), flips, d]; UserError where the index has none."""
+        """A method's vectors, float16 [N or len(rows), flips, d]; UserError where the index has
+        none.
+        """
         if not self.has_rows(method):
             raise UserError(
-                f"the index {self.path} holds no {method} rows; `{manifests.make_command(self.path)}` makes them"
+                f"the index {self.path} holds no {method} rows; "
+                f"`{manifests.make_command(self.path)}` makes them"
             )
         name = f"{layout.ROWS}/{layout.rows_name(method)}"
         return self._whole(name) if rows is None else self._gather(name, rows)
@@ -172,11 +183,12 @@ class Index:
         path = self.path / layout.CURVATURE / files[name]
         if not path.is_file():
             raise UserError(
-                f"the index {self.path} has no {name} curvature; `{manifests.make_command(self.path)}` makes it"
+                f"the index {self.path} has no {name} curvature; "
+                f"`{manifests.make_command(self.path)}` makes it"
             )
         return load_file(path)
 
-    # ------------------------------------------------------------------------------------------ models
+    # ------------------------------------------------------------------ models
 
     @property
     def model_path(self) -> str | Path:
@@ -199,7 +211,7 @@ class Index:
             return None
         return self.path / model["path"] if "path" in model else model["hub_id"]
 
-    # ------------------------------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------ inside
 
     def _shard_file(self, number: int, name: str) -> Path:
         return self.path / layout.SHARDS / layout.shard_name(number) / name
@@ -221,8 +233,10 @@ class Index:
         """Rows of an array over all shards, in the order asked, each shard's read in one go."""
         rows = np.asarray(rows, dtype=np.int64)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
-        if len(rows) and not (0 <= rows.min() and rows.max() < self.n_records):
-            raise IndexError(f"rows {rows.min()}..{rows.max()} of an index of {self.n_records} records")
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.n_records):
+            raise IndexError(
+                f"rows {rows.min()}..{rows.max()} of an index of {self.n_records} records"
+            )
         first = self._array(0, name)
         shape = first.shape[1:] if flip is None else first.shape[2:]
         result = np.empty((len(rows), *shape), dtype=first.dtype)
@@ -242,7 +256,9 @@ class Index:
                     value = file.read_row_group(group, columns=[column])[column][inside].as_py()
                     return read_image(Path(value) if isinstance(value, str) else value)
                 inside -= length
-        raise UserError(f"{self._shard_file(number, layout.RECORDS)} is shorter than the manifest says")
+        raise UserError(
+            f"{self._shard_file(number, layout.RECORDS)} is shorter than the manifest says"
+        )
 
     def _open_search(self, method: str) -> Search:
         vectors, rows = self.rows(method, self.train_rows), self.train_rows
@@ -253,14 +269,15 @@ class Index:
     def _check_counts(self) -> None:
         """UserError when a file has another number of rows than the manifest."""
         for number, shard in enumerate(self.manifest["shards"]):
-            path = self._shard_file(number, layout.RECORDS)
-            _same_count(path, pq.read_metadata(path).num_rows, shard["records"])
-            for path in sorted(path.parent.rglob("*.npy")):
+            table = self._shard_file(number, layout.RECORDS)
+            _same_count(table, pq.read_metadata(table).num_rows, shard["records"])
+            for path in sorted(table.parent.rglob("*.npy")):
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
                 _same_count(path, len(array), shard["records"])
         if int(self._starts[-1]) != self.n_records:
             raise UserError(
-                f"{self.path / layout.MANIFEST} says {self.n_records} records, its shards hold {self._starts[-1]}"
+                f"{self.path / layout.MANIFEST} says {self.n_records} records, "
+                f"its shards hold {self._starts[-1]}"
             )
 
 

@@ -1,6 +1,7 @@
 """EDGE: what files are made of (SHA-256 and size), and whether they still are.
 
-An *entry* is `{"sha256": hex, "bytes": int}`; a *table* maps a path relative to some folder to its entry.
+An *entry* is `{"sha256": hex, "bytes": int}`; a *table* maps a path relative to some folder to its
+entry.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def canonical_hash(value: object) -> str:
 def model_files(folder: Path) -> list[Path]:
     """The files that make a saved model what it is, relative to `folder`, sorted.
 
-    For a pipeline: `model_index.json` and the folders of its components; else (a plain transformers model) the files
-    beside `config.json`. Whatever lies beside them, notes and pictures, is not part of the model.
+    For a pipeline: `model_index.json` and the folders of its components; else (a plain transformers
+    model) the files beside `config.json`. Whatever lies beside them, notes and pictures, is not
+    part of the model.
     """
     index = folder / "model_index.json"
     if not index.is_file():
@@ -92,5 +94,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a JSON object")
     return value
-
-

@@ -1,4 +1,6 @@
-"""manifest.json: what an index was made of. Read, refused when it does not fit, and summed up in one hash."""
+"""manifest.json: what an index was made of. Read, refused when it does not fit, and summed up in
+one hash.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from attribution import layout
-from attribution.integrity import canonical_hash, check_table, damage, model_table, read_json, table_hash
+from attribution.integrity import (
+    canonical_hash,
+    check_table,
+    damage,
+    model_table,
+    read_json,
+    table_hash,
+)
 from attribution.types import UserError
 
 Manifest = dict[str, Any]
@@ -22,9 +31,12 @@ def make_command(root: Path) -> str:
 
 
 def index_hash(manifest: Mapping[str, Any]) -> str:
-    """One hash of all that answers depend on: model, data, noise, grid and every file of the index."""
+    """One hash of all that answers depend on: model, data, noise, grid and every other file."""
     models = {model["role"]: model["sha256"] for model in manifest["models"]}
-    parts = {key: manifest[key] for key in ("format_version", "n_records", "noise", "timesteps", "shards")}
+    parts = {
+        key: manifest[key]
+        for key in ("format_version", "n_records", "noise", "timesteps", "shards")
+    }
     return canonical_hash({**parts, "models": models, "files": table_hash(manifest["files"])})
 
 
@@ -54,7 +66,8 @@ def check_version(path: Path, manifest: Mapping[str, Any]) -> None:
     newer = isinstance(version, int) and version > layout.FORMAT_VERSION
     way = "update Whence" if newer else f"make it again: `{make_command(path.parent)} --rebuild`"
     raise UserError(
-        f"{path} has format version {version!r}, this program reads version {layout.FORMAT_VERSION}: {way}"
+        f"{path} has format version {version!r}, "
+        f"this program reads version {layout.FORMAT_VERSION}: {way}"
     )
 
 
@@ -71,12 +84,14 @@ def total_bytes(manifest: Mapping[str, Any]) -> int:
 
 
 def check_files(root: Path, manifest: Mapping[str, Any], *, full: bool) -> None:
-    """UserError naming the first file that is missing, truncated or (with `full`) corrupt, or another model's."""
+    """UserError naming the first file that is missing, truncated or (with `full`) corrupt, or
+    another model's.
+    """
     found, stated = index_hash(manifest), manifest.get("index_hash")
     if stated != found:
         raise UserError(
-            f"{root / layout.MANIFEST} was changed by hand: its parts give {found[:12]}, it states {str(stated)[:12]}. "
-            + _mend(root)
+            f"{root / layout.MANIFEST} was changed by hand: its parts give {found[:12]}, "
+            f"it states {str(stated)[:12]}. {_mend(root)}"
         )
     for model in manifest["models"]:
         _check_model(root, model, full)
@@ -103,8 +118,8 @@ def _check_model(root: Path, model: Mapping[str, Any], full: bool) -> None:
     ]
     if wrong:
         raise UserError(
-            f"the model is not the one this index was made with: {wrong[0]}. Restore the model, or make the index of "
-            f"this one: `{make_command(root)} --rebuild`"
+            f"the model is not the one this index was made with: {wrong[0]}. "
+            f"Restore the model, or make the index of this one: `{make_command(root)} --rebuild`"
         )
 
 

@@ -1,4 +1,4 @@
-"""EDGE: nearest training rows by inner product (FAISS), every flip of a record searched, the best one kept."""
+"""EDGE: nearest training rows by inner product (FAISS), the best flip of each record."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ import numpy as np
 from attribution.integrity import canonical_hash, read_json, sha256_of
 from attribution.types import UserError
 
-# Smaller indexes are rebuilt faster than they are read back; larger ones are kept on disk, in half precision.
+# Smaller ones are rebuilt faster than they are read back; larger ones are kept on disk, in half
+# precision.
 KEEP_ABOVE_BYTES = 256_000_000
 
 
 @dataclass(eq=False)
 class Search:
-    """A FAISS index over [candidates x flips] vectors; entry i is record rows[i // flips], flip i % flips."""
+    """A FAISS index over [candidates x flips] vectors.
+
+    Entry i is record rows[i // flips], flip i % flips.
+    """
 
     faiss_index: Any
     rows: np.ndarray
     flips: int
 
     def nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The k records with the greatest inner product with `query` [d], or with any row of it [Q, d].
+        """The k records with the greatest inner product with `query` [d] or any row of it [Q, d].
 
-        Returns (rows int64 [k'], products float32 [k'], flips int8 [k']), greatest first, k' = min(k, candidates).
+        Returns (rows int64 [k'], products float32 [k'], flips int8 [k']), greatest first, where
+        k' = min(k, candidates).
         """
         queries = np.ascontiguousarray(np.atleast_2d(query), dtype=np.float32)
         wanted = min(k * self.flips, self.faiss_index.ntotal)
@@ -59,10 +64,13 @@ def _half_index(faiss: Any, dim: int) -> Any:
     return faiss.IndexScalarQuantizer(dim, kind, faiss.METRIC_INNER_PRODUCT)
 
 
-def cached_search(path: Path, key: Mapping[str, Any], vectors: np.ndarray, rows: np.ndarray) -> Search:
-    """The search kept at `path` (or in the user's cache, for read-only indexes) if it was built from `key`, else anew.
+def cached_search(
+    path: Path, key: Mapping[str, Any], vectors: np.ndarray, rows: np.ndarray
+) -> Search:
+    """The search kept at `path` if it was built from `key`, else a new one.
 
-    Only large ones are kept; a damaged or stale cache is rebuilt without a word, for it holds nothing of its own.
+    A read-only index keeps it in the user's cache. Only large ones are kept; a damaged or stale
+    cache is rebuilt without a word, for it holds nothing of its own.
     """
     if vectors.size * 4 <= KEEP_ABOVE_BYTES:
         return build_search(vectors, rows)

@@ -10,7 +10,10 @@ from attribution.types import UserError
 
 # verb -> (module, one line of help); a verb's imports are paid only by its own runs.
 VERBS: dict[str, tuple[str, str]] = {
-    "index": ("precompute.index", "make or resume a whole index: every verb below, down to gradients"),
+    "index": (
+        "precompute.index",
+        "make or resume a whole index: every verb below, down to gradients",
+    ),
     "dataset": ("precompute.dataset", "read images and captions into the index's shards"),
     "latents": ("precompute.latents", "VAE latents of every record and its mirror image"),
     "losses": ("precompute.losses", "base losses of every record, caption, flip and timestep"),

@@ -1,7 +1,9 @@
-"""One run of the index's verbs: settings resolved and compared, models in place, steps done shard by shard.
+"""One run of the index's verbs: settings resolved and compared, models in place, steps done shard
+by shard.
 
-The manifest is written first, as a draft with `complete: false`, and completed last: a killed run leaves an index that
-resumes with `python -m precompute index --out DIR` and that no one can open by mistake.
+The manifest is written first, as a draft with `complete: false`, and completed last: a killed run
+leaves an index that resumes with `python -m precompute index --out DIR` and that no one can open by
+mistake.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from attribution import layout
 from attribution.integrity import canonical_hash
 from attribution.types import UserError
 from precompute import manifest as manifests
+from precompute import models
 from precompute.shards import Work, existing, write_json
 
 Make = Callable[[Work, tqdm], Sequence[str]]
@@ -42,7 +45,9 @@ class Build:
 
     @classmethod
     def begin(cls, args: argparse.Namespace) -> Build:
-        """Resolve settings against what `--out` was begun with; UserError, both sides named, where they differ."""
+        """Resolve settings against what `--out` was begun with; UserError, both sides named, where
+        they differ.
+        """
         old = manifests.draft(args.out)
         settings = manifests.resolve(args, old)
         if differences := manifests.differences(old, settings):
@@ -51,12 +56,12 @@ class Build:
             _forget(args.out, differences)
         args.out.mkdir(parents=True, exist_ok=True)
         for model in settings["models"]:
-            manifests.install(model, args.out)
+            models.install(model, args.out)
         job = cls(args, settings)
         job.write_draft()
         return job
 
-    # ------------------------------------------------------------------------------------------ steps
+    # ------------------------------------------------------------------ steps
 
     def first(self, build: Callable[[Build], None]) -> None:
         """Run another step this one needs, once per run."""
@@ -65,7 +70,9 @@ class Build:
             self._finished.add(build.__module__)
 
     def over_shards(self, step: str, inputs: Inputs, make: Make) -> None:
-        """Call `make(shard, bar)` for each shard whose `step` was not done with these `inputs`, and record its files."""
+        """Call `make(shard, bar)` for each shard whose `step` was not done with these `inputs`, and
+        record its files.
+        """
         with tqdm(total=self.n_records, desc=step, unit="record") as bar:
             for work in self.shards():
                 key = self.key(step, inputs(work))
@@ -79,21 +86,27 @@ class Build:
         """Hash of all that a step's bytes depend on."""
         return canonical_hash({"step": step, **inputs})
 
-    # ------------------------------------------------------------------------------------------ records
+    # ------------------------------------------------------------------ records
 
     def data_path(self) -> Path:
         """The training set; UserError when the run was not told and the index no longer knows."""
         path = self.args.data or self.settings.get("command", {}).get("data")
         if path is None:
-            raise UserError(f"records of {self.out} are missing or damaged: say where they come from with --data")
+            raise UserError(
+                f"records of {self.out} are missing or damaged: name their source with --data"
+            )
         return Path(path)
 
     def has_records(self) -> bool:
-        """Whether every shard's records are written and intact; then the training set itself is not needed."""
+        """Whether every shard's records are written and intact; then the training set itself is not
+        needed.
+        """
         works = self.shards()
         stated = self.settings.get("n_records")
         written = sum(work.done().get("records", 0) for work in works)
-        whole = all((s := w.step("dataset")) and w.is_done("dataset", s["key"], full=True) for w in works)
+        whole = all(
+            (s := w.step("dataset")) and w.is_done("dataset", s["key"], full=True) for w in works
+        )
         return bool(works) and stated == written and whole
 
     def records_written(self, count: int) -> None:
@@ -105,7 +118,9 @@ class Build:
                 shutil.rmtree(work.folder)
                 continue
             kept.append(work)
-            splits.update(pq.read_table(work.file(layout.RECORDS), columns=["split"])["split"].to_pylist())
+            splits.update(
+                pq.read_table(work.file(layout.RECORDS), columns=["split"])["split"].to_pylist()
+            )
         facts = {"train": splits["train"], "held_out": splits["held-out"]}
         facts["captions"] = max(work.done()["captions"] for work in kept)
         self.settings["dataset"] = {**self.settings["dataset"], **facts}
@@ -121,7 +136,7 @@ class Build:
         """Records of the index, once the dataset step is done."""
         return int(self.settings["n_records"])
 
-    # ------------------------------------------------------------------------------------------ model
+    # ------------------------------------------------------------------ model
 
     @cached_property
     def denoiser(self) -> Any:
@@ -147,17 +162,21 @@ class Build:
         numbers = _CPU_NUMBERS if self.settings["environment"]["device"] == "cpu" else _CUDA_NUMBERS
         return max(1, min(_MOST_SAMPLES, numbers // (channels * height * width)))
 
-    # ------------------------------------------------------------------------------------------ manifest
+    # ------------------------------------------------------------------ manifest
 
     def write_draft(self) -> None:
-        """The manifest as it stands, marked unfinished; a finished one of the same settings is left in peace."""
+        """The manifest as it stands, marked unfinished; a finished one of the same settings is left
+        in peace.
+        """
         old = manifests.draft(self.out)
         finished = old.get("complete") and not manifests.differences(old, self.settings)
         if not finished and old != self.settings:
             write_json(self.out / layout.MANIFEST, self.settings)
 
     def complete(self) -> None:
-        """Write the final manifest if every step of the index is there, unless only the environment would change."""
+        """Write the final manifest if every step of the index is there, unless only the environment
+        would change.
+        """
         final = manifests.final(self.out, self.settings, self.shards())
         old = manifests.draft(self.out)
         if final is not None and {**old, "environment": None} != {**final, "environment": None}:
@@ -165,8 +184,11 @@ class Build:
 
 
 def _refusal(out: Path, differences: dict[str, tuple[Any, Any]]) -> str:
-    sides = "; ".join(f"{name}: begun with {old}, now {new}" for name, (old, new) in differences.items())
-    return f"{out} was begun with other settings ({sides}). Repeat those, or add --rebuild to remake what depends on them"
+    sides = "; ".join(
+        f"{name}: begun with {old}, now {new}" for name, (old, new) in differences.items()
+    )
+    way = "Repeat those, or add --rebuild to remake what depends on them"
+    return f"{out} was begun with other settings ({sides}). {way}"
 
 
 def _forget(out: Path, differences: dict[str, tuple[Any, Any]]) -> None:

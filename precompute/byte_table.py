@@ -1,4 +1,6 @@
-"""`python -m precompute bytes [--root assets]`: what every part of a folder weighs, as a Markdown table."""
+"""`python -m precompute bytes [--root assets]`: what every part of a folder weighs, as a Markdown
+table.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def weights(root: Path) -> dict[str, int]:
-    """Bytes by part: files of all shards summed by name, other folders by their first two levels; caches left out."""
+    """Bytes by part: files of all shards summed by name, other folders by their first two levels;
+    caches left out.
+    """
     if not root.is_dir():
         raise UserError(f"no folder {root}")
     total: Counter[str] = Counter()

@@ -1,7 +1,9 @@
-"""`python -m precompute dataset --data DIR --model DIR --out DIR`: images and captions into the index's shards.
+"""`python -m precompute dataset --data DIR --model DIR --out DIR`: images and captions into the
+index's shards.
 
-Reads an image folder with `metadata.jsonl` or `metadata.csv` (file_name, and text, caption or captions), or Parquet with an
-image column (bytes, {bytes, path} or paths) and a caption column. Records of every source get the same columns.
+Reads an image folder with `metadata.jsonl` or `metadata.csv` (file_name, and text, caption or
+captions), or Parquet with an image column (bytes, {bytes, path} or paths) and a caption column.
+Records of every source get the same columns.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,9 @@ class Reading:
     skip_bad: bool
 
     def record(self, raw: Raw) -> dict[str, Any] | None:
-        """The record of a row; None for a bad image that may be skipped, UserError for one that may not."""
+        """The record of a row; None for a bad image that may be skipped, UserError for one that may
+        not.
+        """
         try:
             image = read_image(raw.image)
         except UserError as error:
@@ -70,12 +74,19 @@ class Reading:
                 return None
             raise UserError(f"{raw.origin}: {error} (--skip-bad leaves such images out)") from None
         fields = raw.fields
-        sizes = {"width": fields["width"] or image.width, "height": fields["height"] or image.height}
-        return fields | sizes | {
-            "image": self._image(raw),
-            "display": raw.display or display_bytes(image),
-            "captions": fields["captions"][: self.max_captions],
+        sizes = {
+            "width": fields["width"] or image.width,
+            "height": fields["height"] or image.height,
         }
+        return (
+            fields
+            | sizes
+            | {
+                "image": self._image(raw),
+                "display": raw.display or display_bytes(image),
+                "captions": fields["captions"][: self.max_captions],
+            }
+        )
 
     def _image(self, raw: Raw) -> bytes | str:
         if isinstance(raw.image, bytes):
@@ -114,8 +125,12 @@ def build(job: Build) -> None:
     source = open_source(job.data_path())
     stale = source.sha256 != job.settings["dataset"]["sha256"]
     if stale:
-        raise UserError(f"{job.data_path()} is not the training set that {job.out} was begun with: add --rebuild")
-    reading = Reading(*(job.settings["dataset"][k] for k in ("max_captions", "link_images", "skip_bad")))
+        raise UserError(
+            f"{job.data_path()} is not the training set {job.out} was begun with: add --rebuild"
+        )
+    reading = Reading(
+        *(job.settings["dataset"][k] for k in ("max_captions", "link_images", "skip_bad"))
+    )
     with tqdm(total=source.total, desc=STEP, unit="record") as bar:
         start = _write_all(job, source, reading, bar)
     if start == 0:
@@ -142,7 +157,9 @@ def _write_all(job: Build, source: Source, reading: Reading, bar: tqdm) -> int:
         bar.update(position - bar.n)
 
 
-def _readable(source: Source, reading: Reading, position: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _readable(
+    source: Source, reading: Reading, position: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """(position after it, record) of each row from `position` on."""
     for number, raw in enumerate(source.rows(position), position + 1):
         if (record := reading.record(raw)) is not None:
@@ -158,21 +175,18 @@ def _write(
         return False
     linked = isinstance(first[1]["image"], str)
     written, end, captions = 0, position, 0
-    with replacing(work.file(layout.RECORDS)) as file:
-        with pq.ParquetWriter(file, schema(linked=linked), compression="zstd") as writer:
-            for group in _grouped(_chain(first, rows)):
-                records = [record for _, record in group]
-                writer.write_table(pa.Table.from_pylist(records, schema=writer.schema))
-                written, end = written + len(records), group[-1][0]
-                captions = max(captions, *(len(record["captions"]) for record in records))
+    with (
+        replacing(work.file(layout.RECORDS)) as file,
+        pq.ParquetWriter(file, schema(linked=linked), compression="zstd") as writer,
+    ):
+        for group in _grouped(chain([first], rows)):
+            records = [record for _, record in group]
+            writer.write_table(pa.Table.from_pylist(records, schema=writer.schema))
+            written, end = written + len(records), group[-1][0]
+            captions = max(captions, *(len(record["captions"]) for record in records))
     facts = {"start": start, "records": written, "captions": captions, "source": [position, end]}
     work.finish(STEP, key, [layout.RECORDS], **facts)
     return True
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
 
 
 def _grouped(rows: Iterator[Any]) -> Iterator[list[Any]]:
@@ -181,7 +195,9 @@ def _grouped(rows: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def _refuse_twins(job: Build) -> None:
-    """Row i is record i in every file, and the noise is keyed by the id: two records may not share one."""
+    """Row i is record i in every file, and the noise is keyed by the id: two records may not share
+    one.
+    """
     digests = array("Q")
     for work in job.shards():
         for name in pq.read_table(work.file(layout.RECORDS), columns=["id"])["id"].to_pylist():
@@ -190,7 +206,9 @@ def _refuse_twins(job: Build) -> None:
     same = np.flatnonzero(np.diff(np.frombuffer(digests, dtype=np.uint64)[order]) == 0)
     if len(same):
         rows = order[same[0]], order[same[0] + 1]
-        raise UserError(f"two records share an id: rows {rows[0]} and {rows[1]} of {job.data_path()}")
+        raise UserError(
+            f"two records share an id: rows {rows[0]} and {rows[1]} of {job.data_path()}"
+        )
 
 
 def iterate_images(path: Path, column: str = "id") -> Iterator[tuple[Any, Image.Image]]:

@@ -1,7 +1,7 @@
 """`python -m precompute features --out DIR`: similarity rows, unit vectors in half precision.
 
-rows/pixel.npy and, where the index has a CLIP, rows/clip.npy (image) are [n, flips, d]; rows/clip-text.npy, the mean over a
-record's captions, is [n, 1, d].
+rows/pixel.npy and, where the index has a CLIP, rows/clip.npy (image) are [n, flips, d];
+rows/clip-text.npy, the mean over a record's captions, is [n, 1, d].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from precompute import dataset, options
 from precompute.build import Build
 from precompute.dataset import iterate_images
 from precompute.latents import FLIPS
-from precompute.manifest import CLIP
+from precompute.models import CLIP
 from precompute.shards import Work, write_npy
 
 STEP = "features"
@@ -63,7 +63,9 @@ def _encoder(job: Build, clip: dict | None, encoders: list[ClipEncoder]) -> Clip
     return encoders[0] if encoders else None
 
 
-def _make(job: Build, clip: dict | None, encoders: list[ClipEncoder], work: Work, bar: tqdm) -> list[str]:
+def _make(
+    job: Build, clip: dict | None, encoders: list[ClipEncoder], work: Work, bar: tqdm
+) -> list[str]:
     encoder = _encoder(job, clip, encoders)
     rows: dict[str, list[Tensor]] = {"pixel": []} | ({CLIP: [], "clip-text": []} if encoder else {})
     images = iterate_images(work.file(layout.RECORDS), "captions")

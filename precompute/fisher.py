@@ -1,8 +1,9 @@
 """`python -m precompute fisher --out DIR`: curvature of the training loss, diagonal and EK-FAC.
 
-Training records only, both flips, one keyed random (t, ε) draw each. Each shard's means are kept in curvature/partial/ until
-all are there and are then joined in order, so that neither memory nor a kill depends on the number of records. EK-FAC takes
-two passes: covariances of inputs and output gradients first, eigenvalues in their eigenbases second.
+Training records only, both flips, one keyed random (t, ε) draw each. Each shard's means are kept in
+curvature/partial/ until all are there and are then joined in order, so that neither memory nor a
+kill depends on the number of records. EK-FAC takes two passes: covariances of inputs and output
+gradients first, eigenvalues in their eigenbases second.
 """
 
 from __future__ import annotations
@@ -55,8 +56,14 @@ def build(job: Build) -> None:
     """The step, after the latents."""
     job.first(latents.build)
     folder = Work(job.out / layout.CURVATURE)
-    shared = {"model": job.model()["sha256"], "noise": job.settings["noise"], **job.settings["curvature"]}
-    inputs = [w.entry(name)["sha256"] for w in job.shards() for name in (layout.RECORDS, layout.LATENTS)]
+    shared = {
+        "model": job.model()["sha256"],
+        "noise": job.settings["noise"],
+        **job.settings["curvature"],
+    }
+    inputs = [
+        w.entry(name)["sha256"] for w in job.shards() for name in (layout.RECORDS, layout.LATENTS)
+    ]
     key = job.key(STEP, {**shared, "inputs": inputs})
     if not folder.is_done(STEP, key, full=True):
         folder.sweep()
@@ -66,11 +73,11 @@ def build(job: Build) -> None:
     shutil.rmtree(folder.file(_PARTIAL), ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------ passes
+# ---------------------------------------------------------------------- passes
 
 
 def _first_pass(job: Build, shared: Mapping[str, Any]) -> None:
-    """Diagonal F and the covariances; writes the diagonal, and the eigenbases for the second pass."""
+    """Diagonal F and covariances; writes the diagonal, and eigenbases for the second pass."""
     names = _names(job)
     parts = _over_partials(job, _FIRST, shared, lambda batches: _first_state(job, batches, *names))
     diagonal, covariances = DiagonalFisher(), Covariances()
@@ -80,14 +87,19 @@ def _first_pass(job: Build, shared: Mapping[str, Any]) -> None:
     if diagonal.count == 0:
         raise UserError(f"{job.out} has no training record: every record's split is held-out")
     _write(job.out / layout.CURVATURE / layout.FISHER_DIAGONAL, diagonal.state())
-    _write(job.out / layout.CURVATURE / _PARTIAL / layout.EKFAC, EKFAC.from_covariances(covariances).state())
+    _write(
+        job.out / layout.CURVATURE / _PARTIAL / layout.EKFAC,
+        EKFAC.from_covariances(covariances).state(),
+    )
 
 
 def _second_pass(job: Build, shared: Mapping[str, Any]) -> None:
     """Eigenvalues in the first pass's eigenbases; writes the EK-FAC."""
     bases = load_file(job.out / layout.CURVATURE / _PARTIAL / layout.EKFAC)
     names = _names(job)[1]
-    parts = _over_partials(job, _SECOND, shared, lambda batches: _second_state(job, batches, bases, names))
+    parts = _over_partials(
+        job, _SECOND, shared, lambda batches: _second_state(job, batches, bases, names)
+    )
     whole = EKFAC.from_state(bases)
     for state in parts:
         whole.merge(EKFAC.from_state({**bases, **state}))
@@ -110,7 +122,9 @@ def _first_state(
         tokens = layer_tokens(job.denoiser, *batch, linear)
         covariances.accumulate(tokens)
         diagonal.accumulate(
-            gradients_from_tokens(tokens, names) if same else per_sample_gradients(job.denoiser, *batch, names)
+            gradients_from_tokens(tokens, names)
+            if same
+            else per_sample_gradients(job.denoiser, *batch, names)
         )
     return _prefixed("diagonal.", diagonal.state()) | _prefixed("covariances.", covariances.state())
 
@@ -126,7 +140,7 @@ def _second_state(
     return {name: value for name, value in part.state().items() if not name.startswith("q_")}
 
 
-# ------------------------------------------------------------------------------------------------ partials
+# ---------------------------------------------------------------------- partials
 
 
 def _over_partials(
@@ -135,7 +149,9 @@ def _over_partials(
     shared: Mapping[str, Any],
     make: Callable[[Iterator[Batch]], dict[str, Tensor]],
 ) -> Iterator[dict[str, Tensor]]:
-    """Each shard's saved state, made where it is missing; always read back from the disk, so resuming changes nothing."""
+    """Each shard's saved state, made where it is missing; always read back from the disk, so
+    resuming changes nothing.
+    """
     with tqdm(total=job.n_records, desc=f"{STEP} {Path(name).stem}", unit="record") as bar:
         for shard in job.shards():
             work = Work(job.out / layout.CURVATURE / _PARTIAL / shard.folder.name)

@@ -1,7 +1,9 @@
-"""`python -m precompute gradients --out DIR`: projected loss gradients, the rows the shortlist searches.
+"""`python -m precompute gradients --out DIR`: projected loss gradients, the rows the shortlist
+searches.
 
-To first order (Eq. 16) a record's loss changes by ∇L(z)·Δθ = (F^-½ ∇L(z))·(F^½ Δθ): rows/gradients.npy holds the seeded random
-projection of F^-½ ∇L(z), the mean over a few timesteps, float16 [n, flips, d]; the query projects F^½ Δθ.
+To first order (Eq. 16) a record's loss changes by ∇L(z)·Δθ = (F^-½ ∇L(z))·(F^½ Δθ):
+rows/gradients.npy holds the seeded random projection of F^-½ ∇L(z), the mean over a few timesteps,
+float16 [n, flips, d]; the query projects F^½ Δθ.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 class Rows:
-    """What turns a batch of records into rows: the metric and the projection, made when first needed."""
+    """What turns a batch of records into rows: the metric and the projection, made when first
+    needed.
+    """
 
     def __init__(self, job: Build) -> None:
         self.job = job
@@ -79,7 +83,10 @@ class Rows:
         return rows.cpu().numpy().reshape(len(chunk), FLIPS, -1)
 
     def _noise(self, record_id: str, flip: int, timestep: int) -> torch.Tensor:
-        key: dict[str, Any] = {"namespace": "train-gradient", "seed": self.job.settings["noise"]["seed"]}
+        key: dict[str, Any] = {
+            "namespace": "train-gradient",
+            "seed": self.job.settings["noise"]["seed"],
+        }
         noise = keyed_noise(
             self.job.denoiser.latent_shape, record_id=record_id, timestep=timestep, **key
         )

@@ -1,7 +1,9 @@
-"""`python -m precompute index --model DIR_OR_HUB_ID --data DIR --out DIR`: a whole index, made or resumed.
+"""`python -m precompute index --model DIR_OR_HUB_ID --data DIR --out DIR`: a whole index, made or
+resumed.
 
-Runs dataset, latents, features, losses, fisher and gradients. What is there already, with the same settings and the right
-hashes, is passed over; so the same command resumes a killed run and mends a damaged index.
+Runs dataset, latents, features, losses, fisher and gradients. What is there already, with the same
+settings and the right hashes, is passed over; so the same command resumes a killed run and mends a
+damaged index.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`python -m precompute latents --out DIR`: VAE latents of every record and of its mirror image.
 
-Posterior mean times the scaling factor, float16 [n, flips, C, h, w]; flip 1 is the mirrored image encoded by itself, for
-the VAE is not exactly equivariant. Every later step reads these, not the images.
+Posterior mean times the scaling factor, float16 [n, flips, C, h, w]; flip 1 is the mirrored image
+encoded by itself, for the VAE is not exactly equivariant. Every later step reads these, not the
+images.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ def build(job: Build) -> None:
     job.first(dataset.build)
     model = job.model()
     vae = {name: entry for name, entry in model["files"].items() if name.startswith("vae/")}
-    shared = {"vae": table_hash(vae), "resolution": model["resolution"], "latent_shape": model["latent_shape"]}
+    shared = {
+        "vae": table_hash(vae),
+        "resolution": model["resolution"],
+        "latent_shape": model["latent_shape"],
+    }
     job.over_shards(
         STEP,
         lambda work: {**shared, "records": work.entry(layout.RECORDS)["sha256"]},
@@ -60,7 +65,9 @@ def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
         latents[start : start + len(batch)] = encode_both(job, batch)
         bar.update(len(batch))
     if not np.isfinite(latents).all():
-        raise UserError(f"{work.folder}: latents that half precision cannot hold; is the VAE's scaling factor right?")
+        raise UserError(
+            f"{work.folder}: latents that half precision cannot hold; is the VAE's scaling right?"
+        )
     write_npy(work.file(layout.LATENTS), latents)
     return [layout.LATENTS]
 

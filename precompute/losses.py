@@ -1,8 +1,9 @@
-"""`python -m precompute losses --out DIR`: the base loss of every record, caption, flip and timestep.
+"""`python -m precompute losses --out DIR`: the base loss of every record, caption, flip and
+timestep.
 
-L(z, θ0) per cell, float32 [n, captions, flips, T], from the half-precision latents that scoring reads back and the noise of
-namespace "score"; beside it the mean ‖ε_θ‖² of the same forwards (v models converted to ε). NaN where a record has fewer
-captions than another.
+L(z, θ0) per cell, float32 [n, captions, flips, T], from the half-precision latents that scoring
+reads back and the noise of namespace "score"; beside it the mean ‖ε_θ‖² of the same forwards (v
+models converted to ε). NaN where a record has fewer captions than another.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
     for chunk in chunks(len(records), max(1, size // len(grid))):
         states = records.text_states(job.denoiser, chunk)
         noise = chunk_noise(job, records, chunk)
-        keys = [(r, k, f, i) for r, k in states for f, i in product(range(latents.FLIPS), range(len(grid)))]
+        keys = [
+            (r, k, f, i)
+            for r, k in states
+            for f, i in product(range(latents.FLIPS), range(len(grid)))
+        ]
         for piece in chunks(len(keys), size):
             cells = [keys[n] for n in piece]
             index = tuple(np.array(cells).T)
@@ -87,7 +92,9 @@ def chunk_noise(job: Build, records: ShardRecords, chunk: range) -> dict[tuple[i
     seed, grid = job.settings["noise"]["seed"], job.settings["timesteps"]
     shape = job.denoiser.latent_shape
     return {
-        (r, i): keyed_noise(shape, namespace="score", seed=seed, record_id=records.ids[r], timestep=t)
+        (r, i): keyed_noise(
+            shape, namespace="score", seed=seed, record_id=records.ids[r], timestep=t
+        )
         for r in chunk
         for i, t in enumerate(grid)
     }
@@ -113,8 +120,12 @@ def _forward(
     return loss.float().cpu().numpy(), power.float().cpu().numpy()
 
 
-def predicted_noise(denoiser: Denoiser, output: Tensor, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """ε_θ from the model's output: itself, α v + σ x_t for v models, (x_t − α z_θ) / σ for sample models."""
+def predicted_noise(
+    denoiser: Denoiser, output: Tensor, z: Tensor, eps: Tensor, t: Tensor
+) -> Tensor:
+    """ε_θ from the model's output: itself, α v + σ x_t for v models, (x_t − α z_θ) / σ for sample
+    models.
+    """
     if denoiser.prediction_type == "epsilon":
         return output
     bar = denoiser.alphas_cumprod[t.to(denoiser.device)].view(-1, 1, 1, 1)
@@ -128,4 +139,6 @@ def predicted_noise(denoiser: Denoiser, output: Tensor, z: Tensor, eps: Tensor, 
 def _refuse_nan(records: ShardRecords, loss: np.ndarray) -> None:
     for row, captions in enumerate(records.captions):
         if not np.isfinite(loss[row, : len(captions)]).all():
-            raise UserError(f"the model's loss on record {records.ids[row]!r} is not a finite number")
+            raise UserError(
+                f"the model's loss on record {records.ids[row]!r} is not a finite number"
+            )

@@ -1,10 +1,11 @@
-"""The manifest in the making: settings from arguments, the index begun before, and defaults; models; versions."""
+"""The manifest in the making: settings from arguments, the index begun before, and defaults;
+models; versions.
+"""
 
 from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -12,23 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from attribution import layout
-from attribution.integrity import Entry, entry_of, model_files, model_table, read_json, table_hash
-from attribution.manifest import check_version, index_hash, make_command, model_of
+from attribution.integrity import Entry, entry_of, read_json
+from attribution.manifest import check_version, index_hash
 from attribution.types import UserError
+from precompute import models
 from precompute.options import DEFAULTS
 from precompute.shards import Work, existing
 from precompute.sources import open_source
 
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pyarrow", "pillow", "safetensors")
 STEPS = ("dataset", "latents", "features", "losses", "gradients")
-CLIP = "clip"
 DAMPING = 0.1  # of the metric of the gradient rows, relative to the layer's mean F
 # Compared when a run goes on; anything else of the manifest may change freely.
 _DATASET = ("sha256", "shard_size", "max_captions", "link_images", "skip_bad")
 
 
 def draft(out: Path) -> dict[str, Any]:
-    """The manifest at `out`, finished or not; empty without one. UserError for another format version."""
+    """The manifest at `out`, finished or not; empty without one. UserError for another format
+    version.
+    """
     path = out / layout.MANIFEST
     if not path.is_file():
         return {}
@@ -38,19 +41,23 @@ def draft(out: Path) -> dict[str, Any]:
 
 
 def resolve(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of this run: what was asked for, else what the index was begun with, else the default."""
-    pipeline = _pipeline(args, old)
+    """The settings of this run: what was asked for, else what the index was begun with, else the
+    default.
+    """
+    pipeline = models.pipeline(args, old)
     seed = _chosen(args.seed, old.get("noise", {}).get("seed"), "seed")
     steps = pipeline["n_train_timesteps"]
     settings = {
         "format_version": layout.FORMAT_VERSION,
         "complete": False,
-        "models": [pipeline, *_clip(args, old)],
+        "models": [pipeline, *models.clip(args, old)],
         "dataset": _dataset(args, old),
         "n_records": old.get("n_records", 0),
         "noise": {"scheme": _scheme(), "seed": seed},
         "timesteps": _timesteps(args, old, steps),
-        "curvature": {"weights": _chosen(args.weights, old.get("curvature", {}).get("weights"), "weights")},
+        "curvature": {
+            "weights": _chosen(args.weights, old.get("curvature", {}).get("weights"), "weights")
+        },
         "gradients": _gradients(args, old, steps),
         "environment": environment(args.device),
     }
@@ -61,7 +68,9 @@ def resolve(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
 def _unless_complete(
     settings: dict[str, Any], old: Mapping[str, Any], command: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Where the data is matters until the index is complete; a shipped manifest should not tell of this machine."""
+    """Where the data is matters until the index is complete; a shipped manifest should not tell of
+    this machine.
+    """
     same_data = old.get("dataset", {}).get("sha256") == settings["dataset"]["sha256"]
     settings["n_records"] = settings["n_records"] if same_data else 0
     return settings if not command else {**settings, "command": dict(command)}
@@ -94,21 +103,32 @@ def _gradients(args: argparse.Namespace, old: Mapping[str, Any], steps: int) -> 
     """dim numbers a row, the mean over timesteps spread evenly: 125, 375, 625, 875 for four."""
     begun = old.get("gradients", {})
     dim = _chosen(args.gradient_dim, begun.get("dim"), "gradient_dim")
-    count = _chosen(args.gradient_timesteps, len(begun.get("timesteps", ())) or None, "gradient_timesteps")
+    count = _chosen(
+        args.gradient_timesteps, len(begun.get("timesteps", ())) or None, "gradient_timesteps"
+    )
     if dim < 1 or not 1 <= count <= steps:
         raise UserError("--gradient-dim and --gradient-timesteps are at least 1")
-    return {"dim": dim, "metric": "diagonal", "damping": DAMPING, "timesteps": [int((i + 0.5) * steps / count) for i in range(count)]}
+    return {
+        "dim": dim,
+        "metric": "diagonal",
+        "damping": DAMPING,
+        "timesteps": [int((i + 0.5) * steps / count) for i in range(count)],
+    }
 
 
-# ------------------------------------------------------------------------------------------------ data
+# ---------------------------------------------------------------------- data
 
 
 def _dataset(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
     begun = old.get("dataset", {})
     names = {"id": args.dataset_id, "revision": args.dataset_revision, "licence": args.licence}
-    dataset = {name: asked if asked is not None else begun.get(name) for name, asked in names.items()}
+    dataset = {
+        name: asked if asked is not None else begun.get(name) for name, asked in names.items()
+    }
     if args.data is None and not begun:
-        raise UserError("--data is needed to begin an index: an image folder or Parquet files with captions")
+        raise UserError(
+            "--data is needed to begin an index: an image folder or Parquet files with captions"
+        )
     if args.data is None or _is_own_shards(args.data, args.out):
         dataset |= {"sha256": begun.get("sha256")}
     else:
@@ -117,7 +137,9 @@ def _dataset(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]
     for name in ("shard_size", "max_captions"):
         dataset[name] = _positive(name, _chosen(getattr(args, name), begun.get(name), name))
     for name in ("link_images", "skip_bad"):
-        dataset[name] = bool(getattr(args, name) if getattr(args, name) is not None else begun.get(name))
+        dataset[name] = bool(
+            getattr(args, name) if getattr(args, name) is not None else begun.get(name)
+        )
     counts = {k: begun[k] for k in ("train", "held_out", "captions") if k in begun}
     return dataset | (counts if begun.get("sha256") == dataset["sha256"] else {})
 
@@ -129,105 +151,17 @@ def _positive(name: str, value: int) -> int:
 
 
 def _is_own_shards(data: Path, out: Path) -> bool:
-    """`--data` names the index itself, whose records have taken the place of the files they came from."""
+    """`--data` names the index itself, whose records have taken the place of the files they came
+    from.
+    """
     if data.resolve() != out.resolve() or not existing(out):
         return False
-    return not any([*data.glob("metadata.*"), *data.glob("*.parquet"), *data.glob("data/*.parquet")])
-
-
-# ------------------------------------------------------------------------------------------------ models
-
-
-def _pipeline(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
-    begun = model_of({"models": old.get("models", [])})
-    if args.model is None:
-        if begun is None:
-            raise UserError("--model is needed to begin an index: a diffusers pipeline folder or a hub id")
-        own = args.out / layout.MODEL
-        return _entry("pipeline", own, layout.MODEL) | _facts(own) if "path" in begun else begun
-    folder, hub = _located(args.model, args.revision)
-    entry = _entry("pipeline", folder, None if hub else layout.MODEL) | hub
-    return entry | _facts(folder)
-
-
-def _clip(args: argparse.Namespace, old: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The CLIP for features: asked for, begun with, or lying beside the model; none is an index without CLIP rows."""
-    begun = model_of({"models": old.get("models", [])}, CLIP)
-    if args.clip is not None:
-        folder, hub = _located(args.clip, None, pipeline=False)
-        return [_entry(CLIP, folder, None if hub else CLIP) | hub]
-    places = [args.out / CLIP, Path(args.model).parent / CLIP if args.model else args.out / CLIP]
-    found = next((place for place in places if (place / "config.json").is_file()), None)
-    if found is not None:
-        return [_entry(CLIP, found, CLIP)]
-    return [begun] if begun else []
-
-
-def _entry(role: str, folder: Path, path: str | None) -> dict[str, Any]:
-    table = model_table(folder)
-    if not any(name.endswith(".safetensors") for name in table):
-        raise UserError(f"no weights in {folder}: expected a saved model with .safetensors files")
-    place = {"path": path, "_from": folder} if path else {}
-    return {"role": role, **place, "sha256": table_hash(table), "files": table}
-
-
-def _located(model: str, revision: str | None, *, pipeline: bool = True) -> tuple[Path, dict[str, Any]]:
-    """(local folder, {} or {hub_id, revision}) of a folder or hub id; downloads what the hub has."""
-    if Path(model).is_dir():
-        return Path(model), {}
-    if model.count("/") != 1 or model.startswith((".", "/")):
-        raise UserError(f"no model at {model}: expected a folder or a hub id")
-    try:
-        folder = Path(_downloaded(model, revision, pipeline))
-    except Exception as error:  # the hub's clients raise many kinds
-        raise UserError(f"cannot get {model} from the hub: {str(error).splitlines()[0]}") from None
-    return folder, {"hub_id": model, "revision": folder.name}
-
-
-def _downloaded(model: str, revision: str | None, pipeline: bool) -> str:
-    if pipeline:
-        from diffusers import DiffusionPipeline
-
-        return DiffusionPipeline.download(model, revision=revision, use_safetensors=True)
-    from huggingface_hub import snapshot_download
-
-    return snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    """prediction_type, resolution (px), latent shape and training timesteps, from the saved configurations."""
-    unet, vae, scheduler = (
-        read_json(folder / name)
-        for name in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+    return not any(
+        [*data.glob("metadata.*"), *data.glob("*.parquet"), *data.glob("data/*.parquet")]
     )
-    size = unet.get("sample_size") or 64
-    height, width = size if isinstance(size, list) else (size, size)
-    scale = 2 ** (len(vae.get("block_out_channels", (0,))) - 1)
-    return {
-        "prediction_type": scheduler.get("prediction_type", "epsilon"),
-        "resolution": height * scale,
-        "latent_shape": [unet.get("in_channels", 4), height, width],
-        "n_train_timesteps": scheduler.get("num_train_timesteps", 1000),
-    }
 
 
-def install(model: dict[str, Any], out: Path) -> None:
-    """Copy a local model into the index, unless it is there already; what it was copied from is then forgotten."""
-    source = model.pop("_from", None)
-    if source is None or source.resolve() == (target := out / model["path"]).resolve():
-        return
-    if target.is_dir() and table_hash(model_table(target)) == model["sha256"]:
-        return
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    for name in model_files(source):
-        (part / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, part / name)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
-
-
-# ------------------------------------------------------------------------------------------------ comparison
+# ---------------------------------------------------------------------- comparison
 
 
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,14 +213,17 @@ def _git_revision() -> str | None:
     return found.stdout.strip()
 
 
-# ------------------------------------------------------------------------------------------------ completion
+# ---------------------------------------------------------------------- completion
 
 
 def final(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> dict[str, Any] | None:
     """The finished manifest, or None while a step of some shard or the curvature is missing."""
     if not works or any(work.step(step) is None for work in works for step in STEPS):
         return None
-    curvature = {f"{layout.CURVATURE}/{n}": out / layout.CURVATURE / n for n in (layout.FISHER_DIAGONAL, layout.EKFAC)}
+    curvature = {
+        f"{layout.CURVATURE}/{n}": out / layout.CURVATURE / n
+        for n in (layout.FISHER_DIAGONAL, layout.EKFAC)
+    }
     if not all(path.is_file() for path in curvature.values()):
         return None
     kept = {key: value for key, value in settings.items() if key != "command"}
@@ -304,7 +241,9 @@ def _shard_entry(work: Work) -> dict[str, Any]:
     entries: list[Entry] = [e for step in done["steps"].values() for e in step["files"].values()]
     total = sum(entry["bytes"] for entry in entries)
     path = work.file(layout.DONE)
-    return {"name": work.folder.name, "records": done["records"], "bytes": total, "done": entry_of(path)}
-
-
-__all__ = ["differences", "draft", "environment", "final", "grid", "install", "make_command", "resolve"]
+    return {
+        "name": work.folder.name,
+        "records": done["records"],
+        "bytes": total,
+        "done": entry_of(path),
+    }

@@ -1,4 +1,6 @@
-"""What the steps after the latents read of a shard: ids, captions, splits, latents, and text states by record."""
+"""What the steps after the latents read of a shard: ids, captions, splits, latents, and text states
+by record.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Shards: the unit of work and of resume. A file appears whole, under its name, or not at all.
 
-Everything is written to `name.part`, flushed to the disk, then renamed. `done.json` names, for each finished step of a
-folder, its inputs (`key`, a hash) and the size and SHA-256 of what it wrote: a step is done when its key is the one asked
-for and its files are there.
+Everything is written to `name.part`, flushed to the disk, then renamed. `done.json` names, for each
+finished step of a folder, its inputs (`key`, a hash) and the size and SHA-256 of what it wrote: a
+step is done when its key is the one asked for and its files are there.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Work:
         raise KeyError(name)
 
     def is_done(self, step: str, key: str, *, full: bool = False) -> bool:
-        """Whether a step was finished with these inputs and its files are intact (`full`: hashed)."""
+        """Whether a step was finished with these inputs and its files are intact (full: hashed)."""
         recorded = self.step(step)
         if recorded is None or recorded["key"] != key:
             return False

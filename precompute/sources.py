@@ -1,7 +1,8 @@
-"""Where training sets come from: an image folder with captions, Parquet files, or the shards of another index.
+"""Where training sets come from: an image folder with captions, Parquet files, or the shards of
+another index.
 
-Each source yields `Raw` rows one at a time from any position, so that memory does not grow with the set and a killed
-run goes on where it was.
+Each source yields `Raw` rows one at a time from any position, so that memory does not grow with the
+set and a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Raw:
-    """One row as found: `image` is its bytes or a local path, `fields` the uniform record without the pixels.
+    """One row as found: `image` is its bytes or a local path, `fields` the uniform record without
+    the pixels.
 
     `origin` names it in errors; `display` holds ready bytes where the source has them.
     """
@@ -42,7 +45,9 @@ class Raw:
 
 @dataclass(frozen=True)
 class Source:
-    """A training set on disk: `rows(start)` streams from row `start`; equal contents, equal `sha256`."""
+    """A training set on disk: `rows(start)` streams from row `start`; equal contents, equal
+    `sha256`.
+    """
 
     name: str
     total: int
@@ -63,7 +68,8 @@ def open_source(path: Path) -> Source:
     files = files or sorted(path.glob(f"{layout.SHARDS}/*/{layout.RECORDS}"))
     if not files:
         raise UserError(
-            f"no training set in {path}: it needs metadata.jsonl (file_name, text) beside its images, or Parquet files"
+            f"no training set in {path}: it needs metadata.jsonl (file_name, text) beside its "
+            "images, or Parquet files"
         )
     return _parquet_source(path.name, files)
 
@@ -72,7 +78,7 @@ def _digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------ image folders
+# ---------------------------------------------------------------------- image folders
 
 
 def _folder_source(root: Path, tables: list[Path]) -> Source:
@@ -90,7 +96,9 @@ def _table_rows(tables: list[Path]) -> Iterator[tuple[Path, int, dict[str, Any]]
             if table.suffix == ".csv":
                 yield from ((table, line, row) for line, row in enumerate(csv.DictReader(file), 2))
             else:
-                yield from ((table, n, _json(table, n, t)) for n, t in enumerate(file, 1) if t.strip())
+                yield from (
+                    (table, n, _json(table, n, t)) for n, t in enumerate(file, 1) if t.strip()
+                )
 
 
 def _json(table: Path, line: int, text: str) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _folder_row(root: Path, table: Path, origin: str, row: Mapping[str, Any]) ->
     return Raw(origin, image, fields_of(row, relative, origin))
 
 
-# ------------------------------------------------------------------------------------------------ Parquet
+# ---------------------------------------------------------------------- Parquet
 
 
 def _parquet_source(name: str, files: list[Path]) -> Source:
@@ -162,7 +170,9 @@ def _image_column(path: Path, schema: pa.Schema) -> str:
 def _parquet_row(path: Path, number: int, column: str, row: Mapping[str, Any]) -> Raw:
     origin = f"{path}, row {number}"
     value = row[column]
-    name, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
+    name, data = (
+        (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
+    )
     if isinstance(data, str):
         name, data = data, None
     fallback = name or f"{path.stem}-{number:07d}"
@@ -174,16 +184,14 @@ def _parquet_row(path: Path, number: int, column: str, row: Mapping[str, Any]) -
     return Raw(origin, image, fields, display if isinstance(display, bytes) else None)
 
 
-# ------------------------------------------------------------------------------------------------ fields
+# ---------------------------------------------------------------------- fields
 
 
 def _texts(value: object) -> list[str]:
     """A string, a list, a JSON list in a CSV cell, or nothing, as a list of non-empty strings."""
     if isinstance(value, str) and value.startswith("["):
-        try:
+        with suppress(ValueError):
             value = json.loads(value)
-        except ValueError:
-            pass
     items = value if isinstance(value, list) else [value]
     return [text for item in items if item is not None and (text := str(item).strip())]
 

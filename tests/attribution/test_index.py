@@ -104,12 +104,14 @@ def test_large_search_is_kept_and_a_damaged_cache_rebuilt(tmp_path, monkeypatch)
 def test_a_read_only_index_keeps_its_search_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "KEEP_ABOVE_BYTES", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "search").write_text("a file where the folder would be: nothing can be written here")
+    (tmp_path / "search").write_text(
+        "a file where the folder would be: nothing can be written here"
+    )
     cached_search(tmp_path / "search" / "m.faiss", {}, np.ones((2, 2, 4), np.float16), np.arange(2))
     assert len(list((tmp_path / "cache").rglob("m.faiss"))) == 1
 
 
-# ------------------------------------------------------------------------------------------------ damage
+# ---------------------------------------------------------------------- damage
 
 
 def _flip(path: Path, position: int = -3) -> None:
@@ -128,20 +130,50 @@ def _manifest(root: Path, **changes: object) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no manifest": (lambda r: (r / "manifest.json").unlink(), r"manifest.json is missing; `python -m precompute"),
+    "no manifest": (
+        lambda r: (r / "manifest.json").unlink(),
+        r"manifest.json is missing; `python -m precompute",
+    ),
     "not JSON": (lambda r: (r / "manifest.json").write_text("{"), r"manifest.json cannot be read"),
-    "newer": (lambda r: _manifest(r, format_version=9), r"format version 9, this program reads version 1: update"),
-    "unfinished": (lambda r: _manifest(r, complete=False), r"not finished; `python -m precompute index"),
+    "newer": (
+        lambda r: _manifest(r, format_version=9),
+        r"format version 9, this program reads version 1: update",
+    ),
+    "unfinished": (
+        lambda r: _manifest(r, complete=False),
+        r"not finished; `python -m precompute index",
+    ),
     "by hand": (lambda r: _manifest(r, n_records=13), r"manifest.json was changed by hand"),
-    "flipped": (lambda r: _flip(r / "shards/00001/latents.npy"), r"00001/latents.npy is corrupt: sha256"),
-    "flipped record": (lambda r: _flip(r / "shards/00000/records.parquet", 60), r"00000/records.parquet is corrupt"),
-    "truncated": (lambda r: _cut(r / "shards/00002/base_loss.npy"), r"base_loss.npy is truncated: [\d,]+ bytes, the"),
+    "flipped": (
+        lambda r: _flip(r / "shards/00001/latents.npy"),
+        r"00001/latents.npy is corrupt: sha256",
+    ),
+    "flipped record": (
+        lambda r: _flip(r / "shards/00000/records.parquet", 60),
+        r"00000/records.parquet is corrupt",
+    ),
+    "truncated": (
+        lambda r: _cut(r / "shards/00002/base_loss.npy"),
+        r"base_loss.npy is truncated: [\d,]+ bytes, the",
+    ),
     "missing": (lambda r: (r / "shards/00000/rows/clip.npy").unlink(), r"rows/clip.npy is missing"),
     "done": (lambda r: _flip(r / "shards/00000/done.json"), r"done.json is corrupt"),
-    "curvature": (lambda r: _cut(r / "curvature/ekfac.safetensors"), r"ekfac.safetensors is truncated"),
-    "model": (lambda r: shutil.rmtree(r / "model"), r"model is missing. Restore it, or make it again"),
-    "weights": (lambda r: _flip(r / "model/unet/diffusion_pytorch_model.safetensors"), r"model is not the one"),
-    "scheduler": (lambda r: _cut(r / "model/scheduler/scheduler_config.json"), r"scheduler_config.json is truncated"),
+    "curvature": (
+        lambda r: _cut(r / "curvature/ekfac.safetensors"),
+        r"ekfac.safetensors is truncated",
+    ),
+    "model": (
+        lambda r: shutil.rmtree(r / "model"),
+        r"model is missing. Restore it, or make it again",
+    ),
+    "weights": (
+        lambda r: _flip(r / "model/unet/diffusion_pytorch_model.safetensors"),
+        r"model is not the one",
+    ),
+    "scheduler": (
+        lambda r: _cut(r / "model/scheduler/scheduler_config.json"),
+        r"scheduler_config.json is truncated",
+    ),
 }
 
 

@@ -38,7 +38,9 @@ def whole(tmp_path_factory, tiny_model, data) -> Path:
 
 
 def _run_until(file: Path, arguments: list[str]) -> None:
-    """Run the command in a process of its own and kill it, without a chance to clean up, once `file` is there."""
+    """Run the command in a process of its own and kill it, without a chance to clean up, once
+    `file` is there.
+    """
     process = multiprocessing.get_context("fork").Process(target=main, args=(arguments,))
     process.start()
     deadline = time.monotonic() + 60
@@ -55,7 +57,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, tiny_model, data, whol
     arguments = ["index", "--out", str(out)]
     begin = [*arguments, "--model", str(tiny_model), "--data", str(data), *SMALL]
     for number, file in enumerate(KILLS):
-        _run_until(out / file, begin if number == 0 else arguments + ["--device", "cpu", "--batch-size", "8"])
+        _run_until(
+            out / file,
+            begin if number == 0 else [*arguments, "--batch-size", "8"],
+        )
         with pytest.raises(UserError, match="not finished; `python -m precompute index --out"):
             Index.open(out)
     assert main([*arguments, "--batch-size", "8"]) == 0

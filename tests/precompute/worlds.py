@@ -21,14 +21,18 @@ SMALL = (
 )
 
 
-def image_folder(folder: Path, count: int = 12, *, captions: int = 1, held_out: int = 2) -> Path:
-    """An imagefolder of PNGs with metadata.jsonl, the last `held_out` of them held out."""
+def image_folder(
+    folder: Path, count: int = 12, *, captions: int = 1, held_out: int = 2, side: int = 16
+) -> Path:
+    """An imagefolder of PNGs, `side` px and more, with metadata.jsonl, the last `held_out` of them
+    held out.
+    """
     (folder / "pictures").mkdir(parents=True)
     texts = tiny_captions(count * captions)
     lines = []
     for i, image in enumerate(tiny_images(count)):
         name = f"pictures/{i:02d}.png"
-        image.resize((24, 16 + i)).save(folder / name)
+        image.resize((side + 8, side + i)).save(folder / name)
         own = texts[i * captions : (i + 1) * captions][: 1 + i % captions]
         row = {"file_name": name, "artists": [f"artist {i % 3}"]}
         row |= {"captions": own} if captions > 1 else {"text": own[0]}
@@ -58,7 +62,12 @@ def parquet_set(path: Path, count: int = 7, *, nested: bool = False) -> Path:
 def tiny_clip(folder: Path) -> Path:
     """A CLIPModel with one layer a tower, 16 px, 12 dimensions, and its tokenizer."""
     tokenizer = tiny_tokenizer()
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     tokens = {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
     special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     config = CLIPConfig(
@@ -75,13 +84,17 @@ def tiny_clip(folder: Path) -> Path:
 
 def make_index(out: Path, model: Path, data: Path, *more: str) -> Path:
     """A whole index by the command itself, in this process."""
-    code = main(["index", "--model", str(model), "--data", str(data), "--out", str(out), *SMALL, *more])
+    code = main(
+        ["index", "--model", str(model), "--data", str(data), "--out", str(out), *SMALL, *more]
+    )
     assert code == 0
     return out
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below `root`; the manifest without the git revision, which may change while a test runs."""
+    """Every file below `root`; the manifest without the git revision, which may change while a test
+    runs.
+    """
     files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     manifest = json.loads(files["manifest.json"])
     manifest["environment"].pop("git_revision")

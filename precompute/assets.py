@@ -1,0 +1,61 @@
+"""`python -m precompute assets` (`make assets`): remakes what in assets/ derives from model and data.
+
+The index of each embedded world, then its saved examples, then the table of bytes. What is there
+already with the right inputs and hashes is passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from attribution import layout
+from attribution.index import Index
+from attribution.types import UserError
+from precompute import byte_table, examples, index
+
+# folder below assets/ → arguments of `precompute index` beyond model, data and place
+WORLDS: dict[str, tuple[str, ...]] = {
+    "openclipart": ("--dataset-id", "openclipart-0.18", "--licence", "public domain"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("--root", type=Path, default=Path("assets"), help="default assets")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--no-examples", action="store_true", help="the indexes only")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Every world in turn."""
+    for name, settings in WORLDS.items():
+        world = args.root / name
+        if not (world / layout.MODEL / "model_index.json").is_file():
+            raise UserError(f"no model in {world}: `python -m precompute train` makes it")
+        before = _hash(world)
+        index.run(_index_arguments(world, settings, args.device))
+        stale = before != _hash(world) or not any((world / layout.EXAMPLES).glob("*"))
+        if stale and not args.no_examples:
+            examples.run(_parsed(examples, "--index", str(world), "--device", args.device))
+    print(byte_table.table(args.root))
+
+
+def _index_arguments(world: Path, settings: tuple[str, ...], device: str) -> argparse.Namespace:
+    places = ("--model", str(world / layout.MODEL), "--data", str(world), "--out", str(world))
+    return _parsed(index, *places, *settings, "--device", device, "--rebuild")
+
+
+def _parsed(verb: object, *arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)  # type: ignore[attr-defined]
+    return parser.parse_args(arguments)
+
+
+def _hash(world: Path) -> str | None:
+    try:
+        return Index.open(world, verify="quick").index_hash
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return None
