@@ -78,7 +78,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     """Medians over the queries."""
 
     def middle(*path: str) -> float:
-        values = [unit for unit in units]
+        values = list(units)
         for name in path:
             values = [value.get(name, 0.0) for value in values]
         return median(values)

@@ -13,7 +13,7 @@ import torch
 
 @dataclass
 class UnetClock:
-    """Seconds, calls and samples of UNet forwards: of scoring (inference mode) and of all others."""
+    """Seconds, calls and samples of UNet forwards: of scoring (inference mode) and all others."""
 
     seconds: dict[str, float] = field(default_factory=lambda: {"scoring": 0.0, "other": 0.0})
     calls: dict[str, int] = field(default_factory=lambda: {"scoring": 0, "other": 0})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attribution.scoring import reduce_cells
-from evaluation import exhaustive, forgetting
+from evaluation import candidates, exhaustive, forgetting, precision, shortlist
 from evaluation.answers import Answers, config_of
 from evaluation.queries import fixed_prompts
 from evaluation.results import read_lines
@@ -44,7 +44,7 @@ def test_exhaustive_answers_grow_by_timestep_and_match_the_scores(tiny_index, tm
     answers = Answers(World(tiny_index, "cpu"))
     args = argparse.Namespace(
         index=tiny_index, results=tmp_path / "results", cache=tmp_path / "cache", queries=1,
-        steps=2, guidance=1.0, batch_size=16, timesteps=None,
+        steps=2, guidance=1.0, batch_size=16, timesteps=None, module="evaluation.exhaustive",
     )  # fmt: skip
     results, asked = exhaustive.begin(args, answers)
     units = list(results.units.values())
@@ -83,3 +83,58 @@ def test_another_timestep_than_the_indexs_is_refused(tiny_index, tmp_path, capsy
 def test_without_an_index_the_verb_says_so(tiny_world, tmp_path, capsys):
     assert evaluate("exhaustive", tiny_world, tmp_path) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_shortlist_reuses_exhaustive_answers_and_says_which_is_smallest(
+    tiny_index, tmp_path, capsys
+):
+    assert evaluate("shortlist", tiny_index, tmp_path, *SHORT) == 2
+    assert "exhaustive first" in capsys.readouterr().err
+    assert evaluate("exhaustive", tiny_index, tmp_path, *SHORT) == 0
+    capsys.readouterr()
+    assert evaluate("shortlist", tiny_index, tmp_path, *SHORT) == 0
+    # 128 candidates are everyone here
+    assert "128 candidates from gradient, recall 1.000" in capsys.readouterr().out
+
+
+def test_ranking_and_recall_by_hand():
+    cells = np.zeros((4, 1, 2, 2), dtype=np.float32)
+    cells[:, 0, 0, 0] = [0.0, 3.0, 1.0, 2.0]
+    rows = np.array([10, 11, 12, 13])
+    assert shortlist.ranked(cells, [0], rows).tolist() == [11, 13, 12, 10]
+    found = shortlist.recalls(np.array([11, 13]), {"gradient": np.array([11, 12])})
+    assert found["gradient"]["128"] == 0.5
+    full = {str(size): 1.0 for size in shortlist.SIZES}
+    none = {str(size): 0.0 for size in shortlist.SIZES}
+    assert shortlist.smallest({"gradient": none, "clip": full | {"128": 0.9}}) == (256, "clip")
+    assert shortlist.smallest({"gradient": none}) is None
+
+
+def test_joined_candidates_take_turns():
+    found = candidates.joined(np.array([1, 2, 3]), np.array([2, 9]))
+    assert found.tolist() == [1, 2, 9, 3]
+
+
+def test_low_precision_is_compared_with_float32(tiny_index, tmp_path, capsys):
+    more = (*SHORT[:-1], "1", "--records", "8", "--timesteps", "375")
+    assert evaluate("precision", tiny_index, tmp_path, *more) == 0
+    assert "bfloat16 autocast" in capsys.readouterr().out
+    lines = read_lines(tmp_path / "results" / "precision.jsonl")[1:]
+    assert all(-1 <= line["fresh"] <= 1 for line in lines)
+
+
+def test_float32_agrees_with_itself(tiny_index):
+    answers = Answers(World(tiny_index, "cpu"))
+    rows = answers.index.train_rows[:6]
+    delta = answers.unlearn(answers.index.latents([0]), "a", config_of("abu")).delta
+    found = precision.scored(answers, precision.Variant("float32"), rows, delta, [0])
+    assert np.corrcoef(found["fresh"], found["cached"])[0, 1] > 0.99
+
+
+def test_the_report_gathers_every_verbs_figures(tiny_index, tmp_path, capsys):
+    assert evaluate("vae", tiny_index, tmp_path) == 0
+    assert evaluate("self-influence", tiny_index, tmp_path, "--records", "1", "--others", "3",
+                    "--timesteps", "125") == 0  # fmt: skip
+    assert evaluate("report", tiny_index, tmp_path) == 0
+    page = (tmp_path / "results" / "README.md").read_text()
+    assert "## vae" in page and "## self-influence" in page and "threads, torch" in page
