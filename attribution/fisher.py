@@ -14,7 +14,7 @@ moves is not moved by unlearning either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -42,7 +42,12 @@ def fisher_draw(
     shape: Sequence[int], n_train_timesteps: int, record_id: str, flip: int, seed: int
 ) -> tuple[Tensor, int]:
     """The one random (ε [C, h, w], t) of a record and flip; the two flips draw independently."""
-    key = {"namespace": "fisher", "seed": seed, "record_id": record_id, "draw": flip}
+    key: dict[str, Any] = {
+        "namespace": "fisher",
+        "seed": seed,
+        "record_id": record_id,
+        "draw": flip,
+    }
     t = keyed_integers(0, n_train_timesteps, **key)
     return keyed_noise(shape, timestep=t, **key), t
 

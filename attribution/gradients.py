@@ -118,10 +118,11 @@ def query_draws(
     draws: int,
     seed: int,
     namespace: str = "query-gradient",
+    first_draw: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The query's seeded (ε, t) pairs: noise [T·draws, C, h, w], timesteps int64 [T·draws]."""
-    key = {"namespace": namespace, "seed": seed, "record_id": QUERY_RECORD}
-    pairs = [(int(t), draw) for t in timesteps for draw in range(draws)]
+    key: dict[str, Any] = {"namespace": namespace, "seed": seed, "record_id": QUERY_RECORD}
+    pairs = [(int(t), draw) for t in timesteps for draw in range(first_draw, first_draw + draws)]
     noise = [keyed_noise(denoiser.latent_shape, timestep=t, draw=d, **key) for t, d in pairs]
     return torch.stack(noise), torch.tensor([t for t, _ in pairs])
 
@@ -147,13 +148,15 @@ def query_gradient(
     names: Sequence[str],
     weights: Tensor | None = None,
     *,
+    first_draw: int = 0,
     batch_size: int = 20,
 ) -> Gradients:
     """∇L(ẑ, θ) averaged over timesteps × draws, name → [*shape], at the weights as they are now.
 
-    latents: [1, C, h, w]; cond: [1, L, d]; weights: latent-cell weights [h, w] of a region.
+    latents: [1, C, h, w]; cond: [1, L, d]; weights: latent-cell weights [h, w] of a region; draws
+    are numbered from first_draw, so that each of many steps can have its own.
     """
-    noise, t = query_draws(denoiser, timesteps, draws, seed)
+    noise, t = query_draws(denoiser, timesteps, draws, seed, first_draw=first_draw)
     total: Gradients = {}
     with trainable(denoiser.unet, names) as parameters, torch.enable_grad():
         for part in torch.arange(len(t)).split(batch_size):
