@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,7 @@ class Answers:
     """One opened index and its model."""
 
     world: World
+    _curvatures: dict[str, Curvature] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> Index:
@@ -59,11 +60,13 @@ class Answers:
         return TextStates(self.denoiser)
 
     def curvature(self, name: str) -> Curvature:
-        """The index's curvature: diagonal, ekfac, or none."""
-        if name == "none":
-            return Identity()
-        kind = EKFAC if name == "ekfac" else DiagonalFisher
-        return kind.from_state(self.index.curvature(name))
+        """The index's curvature: diagonal, ekfac, or none; read once."""
+        if name not in self._curvatures:
+            kind = EKFAC if name == "ekfac" else DiagonalFisher
+            none = name == "none"
+            found = Identity() if none else kind.from_state(self.index.curvature(name))
+            self._curvatures[name] = found
+        return self._curvatures[name]
 
     def unlearn(self, latents: Tensor, prompt: str, config: UnlearnConfig) -> Unlearned:
         """Δθ of one picture, latents [1, C, h, w]."""
