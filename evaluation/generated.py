@@ -72,8 +72,10 @@ def training_rows(records: Records, n: int = N_CAPTIONS) -> list[int]:
 
 
 def held_out_rows(records: Records) -> list[int]:
-    """Held-out records, drawings and collages, with different captions."""
-    return distinct(records, records.rows(HELD_OUT))
+    """Held-out drawings and collages whose captions differ and are no training record's."""
+    seen = {records.captions[row] for row in records.rows("train")}
+    rows = distinct(records, records.rows(HELD_OUT))
+    return [row for row in rows if records.captions[row] not in seen]
 
 
 def category_rows(
