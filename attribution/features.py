@@ -41,12 +41,12 @@ def pixel_features(images: Sequence[Image.Image]) -> Tensor:
 
 @dataclass(eq=False)
 class ClipEncoder:
-    """A CLIP model with its tokenizer and the sizes its preprocessing asks for."""
+    """A CLIP model with its tokenizer; `side` and `crop` (None for no crop) are in pixels."""
 
     model: Any
     tokenizer: Any
-    resize: int
-    crop: int
+    side: int
+    crop: int | None
     mean: Tensor
     std: Tensor
     resample: int
@@ -72,14 +72,14 @@ class ClipEncoder:
         finally:
             if shown:
                 logging.enable_progress_bar()
-        side = model.config.vision_config.image_size
         settings = _preprocessing(Path(path))
-        crop = _side(settings.get("crop_size"), side)
+        seen = model.config.vision_config.image_size
+        crop = _side(settings.get("crop_size"), seen)
         return cls(
             model=model.to(device),
             tokenizer=tokenizer,
-            resize=_side(settings.get("size"), crop),
-            crop=crop,
+            side=_side(settings.get("size"), seen),
+            crop=crop if settings.get("do_center_crop", True) else None,
             mean=torch.tensor(settings.get("image_mean", _MEAN)).view(3, 1, 1),
             std=torch.tensor(settings.get("image_std", _STD)).view(3, 1, 1),
             resample=int(settings.get("resample", Image.Resampling.BICUBIC)),
@@ -110,18 +110,38 @@ class ClipEncoder:
         return unit(self.model.text_projection(states.pooler_output).float().cpu())
 
     def _pixels(self, image: Image.Image) -> Tensor:
-        """Shorter side to `resize`, centre crop, normalised, [3, crop, crop].
+        """Sized as the model expects and normalised, [3, side, side].
 
         By hand: transformers' image processors round differently with and without torchvision.
         """
         image = image.convert("RGB")
-        scale = self.resize / min(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling(self.resample)) if image.size != size else image
-        left, top = (image.width - self.crop) // 2, (image.height - self.crop) // 2
-        square = image.crop((left, top, left + self.crop, top + self.crop))
-        values = torch.from_numpy(np.asarray(square, dtype=np.float32) / 255.0).permute(2, 0, 1)
+        square = _padded(image) if self.crop is None else image
+        sized = _cropped(_resized(square, self.side, self.resample), self.crop)
+        values = torch.from_numpy(np.asarray(sized, dtype=np.float32) / 255.0).permute(2, 0, 1)
         return (values - self.mean) / self.std
+
+
+def _padded(image: Image.Image) -> Image.Image:
+    """Square on white, as the denoiser sees it: where nothing is cropped, nothing is squashed."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _resized(image: Image.Image, side: int, resample: int) -> Image.Image:
+    """The shorter side to `side` px, the longer one rounded down."""
+    short = min(image.size)
+    size = (image.width * side // short, image.height * side // short)
+    return image if image.size == size else image.resize(size, Image.Resampling(resample))
+
+
+def _cropped(image: Image.Image, side: int | None) -> Image.Image:
+    """The centre, `side` px square; the whole image for None."""
+    if side is None:
+        return image
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""`python -m precompute assets` (`make assets`): remakes what in assets/ derives from model and data.
+"""`python -m precompute assets` (`make assets`): remakes what derives from model and data.
 
-The index of each embedded world, then its saved examples, then the table of bytes. What is there
-already with the right inputs and hashes is passed over.
+For each world below assets/ its index, then its saved examples, then the table of bytes. What is
+there already, with the right inputs and hashes, is passed over.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ def install(model: dict[str, Any], out: Path) -> None:
         return
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    for name in model_files(source):
+    generation = Path(layout.GENERATION)  # recommended sampling settings, where there are any
+    extra = [generation] if (source / generation).is_file() else []
+    for name in [*model_files(source), *extra]:
         (part / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, part / name)
     shutil.rmtree(target, ignore_errors=True)
