@@ -1,0 +1,57 @@
+"""Answers of methods: scores sorted into an Attribution, and what every run checks first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from attribution.index import Index
+from attribution.types import Attribution, Query, UserError
+
+
+def ranked(
+    method: str,
+    kind: str,
+    index: Index,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    *,
+    standard_error: np.ndarray | None = None,
+    flip: np.ndarray | None = None,
+    cells: np.ndarray | None = None,
+    maps: Mapping[int, np.ndarray] | None = None,
+    **fields: Any,
+) -> Attribution:
+    """An Attribution of `rows` int64 [M], best first; equal scores by row, NaN last."""
+    order = np.lexsort((rows, -scores.astype(np.float64)))
+    nothing = np.full(len(rows), np.nan, dtype=np.float32)
+    upright = np.zeros(len(rows), dtype=np.int8)
+    maps = maps or {}
+    names = dict(zip(maps, index.ids(list(maps)), strict=True))
+    return Attribution(
+        method=method,
+        kind=kind,
+        ids=tuple(index.ids(rows[order])),
+        rows=rows[order],
+        scores=scores[order].astype(np.float32),
+        standard_error=(nothing if standard_error is None else standard_error)[order],
+        flip=(upright if flip is None else flip)[order].astype(np.int8),
+        cells=None if cells is None else cells[order],
+        heatmaps={names[row]: heat for row, heat in maps.items()},
+        **{"candidates": len(rows), **fields},
+    )
+
+
+def refuse_regions(query: Query) -> None:
+    """UserError for a query with regions: their attribution is not there yet."""
+    if query.regions:
+        raise UserError("regions are not available yet")
+
+
+def refuse_unknown(method: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """UserError for an option the method does not have."""
+    for name in options:
+        if name not in known:
+            raise UserError(f"method {method} has no option {name!r}; it has {', '.join(known)}")

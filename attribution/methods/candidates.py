@@ -1,0 +1,69 @@
+"""Which records an unlearning method scores, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from attribution.methods.context import Context
+from attribution.shortlist import (
+    CLIP_ROWS,
+    GRADIENT_ROWS,
+    clip_candidates,
+    gradient_candidates,
+    join,
+    sources_of,
+)
+from attribution.types import Query, UserError
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows int64 [M], most promising first. shortlist: how many were to be chosen, None where all
+    were taken; sources: how many of the chosen each source offered.
+    """
+
+    rows: np.ndarray
+    shortlist: int | None = None
+    sources: dict[str, int] = field(default_factory=dict)
+
+
+def choose(
+    context: Context,
+    query: Query,
+    delta: Mapping[str, Tensor],
+    ids: Sequence[str] | None,
+    limit: int | None,
+) -> Candidates:
+    """The records `ids`; else the `limit` most promising training records; else all of them.
+
+    An index without any source of candidates has everything scored.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise UserError("shortlist has to be a whole number from 1")
+    rows = context.training_rows(ids)
+    if ids is not None:
+        return Candidates(rows)
+    orders = _orders(context, query, delta, min(limit or len(rows), len(rows)))
+    if orders and limit is not None and limit < len(rows):
+        chosen = join(list(orders.values()), limit)
+        return Candidates(chosen, limit, sources_of(chosen, orders))
+    # everything, but the likely ones first: partial answers are good early
+    return Candidates(join([join(list(orders.values()), len(rows)), rows], len(rows)))
+
+
+def _orders(
+    context: Context, query: Query, delta: Mapping[str, Tensor], n: int
+) -> dict[str, np.ndarray]:
+    """source → the rows it offers, best first."""
+    index, orders = context.index, {}
+    if context.gradient_query is not None:
+        vector = context.gradient_query.vector(delta)
+        orders["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
+    if context.clip is not None and index.has_rows(CLIP_ROWS):
+        feature = np.asarray(context.clip.images([query.image])[0])
+        orders["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
+    return orders

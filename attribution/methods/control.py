@@ -1,0 +1,51 @@
+"""The control: a seeded random order. A method that does no better finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
+from attribution.methods.context import Context
+from attribution.noise import keyed_integers
+from attribution.types import Attribution, Progress, Query
+
+KIND = "control"
+LEVELS = 1 << 31
+
+
+class RandomAttributor:
+    """Scores uniform on [0, 1), a pure function of (seed, prompt, image seed, record id)."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self.context, self.name = context, name
+
+    def run(
+        self, query: Query, ids: Sequence[str] | None = None, k: int = 24, **options: Any
+    ) -> Iterator[Progress | Attribution]:
+        """The Attribution, at once; option `seed`."""
+        refuse_regions(query)
+        refuse_unknown(self.name, options, {"seed": 0, "exhaustive": None, "shortlist": None})
+        seed = int(options.get("seed") or 0)
+        rows = self.context.training_rows(ids)
+        scores = [
+            keyed_integers(
+                0,
+                LEVELS,
+                namespace="evaluation",
+                seed=seed,
+                record_id=f"random|{query.seed}|{query.prompt}|{name}",
+            )
+            / LEVELS
+            for name in self.context.index.ids(rows)
+        ]
+        yield ranked(
+            self.name,
+            KIND,
+            self.context.index,
+            rows,
+            np.array(scores, dtype=np.float32),
+            params={"seed": seed},
+        )

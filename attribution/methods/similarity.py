@@ -1,0 +1,62 @@
+"""Attribution by likeness: cosines of features. The paper's baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from attribution.features import pixel_features
+from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
+from attribution.methods.context import Context
+from attribution.types import Attribution, Progress, Query
+
+KIND = "similarity"
+Encode = Callable[[Context, Query], np.ndarray]
+
+
+def clip_image(context: Context, query: Query) -> np.ndarray:
+    """CLIP feature of the picture, [d]."""
+    return np.asarray(context.clip.images([query.image])[0])
+
+
+def clip_text(context: Context, query: Query) -> np.ndarray:
+    """CLIP feature of the prompt, [d]."""
+    return np.asarray(context.clip.texts([query.prompt])[0])
+
+
+def pixels(context: Context, query: Query) -> np.ndarray:
+    """The picture itself, small, [d]."""
+    return np.asarray(pixel_features([query.image])[0])
+
+
+class SimilarityAttributor:
+    """Inner products of one feature with every training record's, the better of image and flip."""
+
+    def __init__(self, context: Context, name: str, encode: Encode) -> None:
+        self.context, self.name, self.encode = context, name, encode
+
+    def run(
+        self, query: Query, ids: Sequence[str] | None = None, k: int = 24, **options: Any
+    ) -> Iterator[Progress | Attribution]:
+        """One Progress, then the Attribution over all training records (or `ids`)."""
+        refuse_regions(query)
+        refuse_unknown(self.name, options, {"exhaustive": None, "shortlist": None})
+        began = time.perf_counter()
+        yield Progress("compare", 0, 1)
+        wanted = self.context.training_rows(ids)
+        search = self.context.index.search(self.name)
+        feature = self.encode(self.context, query)
+        rows, products, flips = search.nearest(feature, len(self.context.index.train_rows))
+        keep = np.isin(rows, wanted)
+        yield ranked(
+            self.name,
+            KIND,
+            self.context.index,
+            rows[keep],
+            products[keep],
+            flip=flips[keep],
+            seconds={"compare": time.perf_counter() - began},
+        )
