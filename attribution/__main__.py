@@ -74,7 +74,8 @@ def _run(args: argparse.Namespace) -> None:
     """Cheap checks first: nothing is loaded for input that cannot work."""
     out = report.check_new_folder(args.out)
     prompt = validate.prompt(args.prompt)
-    seed = None if args.seed is None else validate.seed(args.seed)
+    if args.seed is not None:
+        validate.seed(args.seed)
     picture = None if args.image is None else read_image(args.image)
     if not Path(args.index).is_dir():
         raise UserError(f"no index at {args.index}: make one with python -m precompute index")
@@ -85,10 +86,10 @@ def _run(args: argparse.Namespace) -> None:
     top_k = validate.top_k(args.top_k, engine.n_train)
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
     _check_region(args, picture.size if picture else (engine.resolution, engine.resolution))
-    if seed is not None:
-        query = _last(engine.generate(prompt, seed), Query)[0]
-    else:
+    if picture is not None:
         query = engine.upload(picture, prompt)
+    else:
+        query = _last(engine.generate(prompt, validate.seed(args.seed)), Query)[0]
     answers = _last(engine.attribute(query, methods, top_k, args.exhaustive), Attribution)
     _write(engine, out, query, answers, top_k, args.scores)
 

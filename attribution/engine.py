@@ -7,14 +7,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
-from attribution import defaults
-from attribution.images import ImageSource
+from attribution import catalogue, defaults, layout, report, sampling, saved, validate
+from attribution.artists import artist_shares, score_floor
+from attribution.denoiser import Denoiser
+from attribution.features import ClipEncoder
+from attribution.forgetting import Drawing, forget_query
+from attribution.images import ImageSource, read_image
+from attribution.index import Index
+from attribution.methods.registry import METHODS, Context, why_not
+from attribution.timeline import rerank
 from attribution.types import (
     ArtistShare,
     Attribution,
@@ -24,39 +34,75 @@ from attribution.types import (
     Query,
     Record,
     Region,
+    UserError,
 )
+
+T = TypeVar("T")
+WAITING = "waiting"
 
 
 class Engine:
     """An opened index with its model: loaded once, then asked many times.
 
-    Every generator holds the engine's one lock while it runs; closing it (or a `Cancelled` thrown into it) stops
-    the job within a step and leaves the weights as they were.
+    Every generator holds the engine's one lock while it runs; closing it (or a `Cancelled` thrown
+    into it) stops the job within a step and leaves the weights as they were. One that is neither
+    exhausted nor closed keeps the lock: the next job waits, yielding Progress of the stage
+    "waiting".
 
-    Attributes: index (attribution.index.Index), denoiser (attribution.denoiser.Denoiser), manifest (dict),
-    index_hash (hex, changes with the model, the data or the noise), n_records (int, training and held-out),
-    n_train (int, the candidates: the greatest top_k), resolution (px of generated images), device (str).
+    Attributes: index (attribution.index.Index), denoiser (attribution.denoiser.Denoiser), manifest
+    (dict), index_hash (hex, changes with the model, the data or the noise), n_records (int,
+    training and held-out), n_train (int, the candidates: the greatest top_k), resolution (px of
+    generated images), device (str).
     """
 
     def __init__(
-        self, index_dir: str | Path, device: str = "auto", *, verify: str = "quick"
+        self, index_dir: str | Path, device: str = "auto", *, verify: str = "auto"
     ) -> None:
-        """Open `index_dir` and load its model on `device` ("auto", "cpu" or "cuda"); UserError if either fails."""
-        raise NotImplementedError
+        """Open `index_dir` and load its model; UserError if that fails.
+
+        device: "auto", "cpu" or "cuda". verify: how to check the index, as in Index.open.
+        """
+        self.index = Index.open(index_dir, verify)
+        self.manifest: dict[str, Any] = self.index.manifest
+        self.index_hash: str = self.index.index_hash
+        self.n_records: int = self.index.n_records
+        self.n_train: int = len(self.index.train_rows)
+        self.denoiser = Denoiser.load(
+            self.index.model_path, device=device, revision=self.index.model_revision
+        )
+        self.resolution: int = self.denoiser.resolution
+        self.device: str = str(self.denoiser.device)
+        self._advice = sampling.recommended(self.index.model_path)
+        self._lock = threading.Lock()
+        self._context = Context(self.denoiser, self.index)
+        self._attributors: dict[str, Any] = {}
+        self._about = report.about(self.manifest, self.n_train, self.device)
+
+    # ---------------------------------------------------------------------------------------- jobs
 
     def methods(self) -> list[dict[str, Any]]:
-        """Every method as {name, kind, title, available, why}; `why` says in a line why one is not available."""
-        raise NotImplementedError
+        """Every method as {name, kind, title, available, why}; why: a line, "" if available."""
+        found = []
+        for m in METHODS.values():
+            why = why_not(m, self._context)
+            fields = {"name": m.name, "kind": m.kind, "title": m.title}
+            found.append({**fields, "available": not why, "why": why})
+        return found
 
     def generate(
         self, prompt: str, seed: int, *, steps: int | None = None, guidance: float | None = None
     ) -> Iterator[Progress | Query]:
         """One Progress for each sampling step, then the Query with the decoded 8-bit image."""
-        raise NotImplementedError
+        prompt, seed = validate.prompt(prompt), validate.seed(seed)
+        steps, guidance = sampling.settings(self._advice, self.denoiser, steps, guidance)
+        job = sampling.generate(self.denoiser, prompt, seed, steps, guidance)
+        yield from self._alone(job)
 
     def upload(self, source: ImageSource, prompt: str, *, regions: Sequence[Region] = ()) -> Query:
-        """A picture from outside (path, bytes or PIL) with the prompt to condition it on; its seed is None."""
-        raise NotImplementedError
+        """A picture from outside, with the prompt to condition it on; its seed is None."""
+        image = read_image(source)
+        boxes = validate.regions([region.box for region in regions], image.size)
+        return Query(validate.prompt(prompt), image, regions=boxes)
 
     def attribute(
         self,
@@ -66,11 +112,16 @@ class Engine:
         exhaustive: bool = False,
         **params: Any,
     ) -> Iterator[Progress | Attribution]:
-        """Run the methods one after another; Progress carries partial answers, each method ends with its Attribution.
+        """Run the methods one after another: Progress with partial answers, then the Attribution.
 
         params: `shortlist` (int), `relative_increase` (float), and others that the method names.
         """
-        raise NotImplementedError
+        names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
+        k = validate.top_k(top_k, self.n_train)
+        if query.regions:
+            raise UserError("regions are not available yet")
+        for name in names:
+            yield from self._alone(self._run(name, query, k, exhaustive, params))
 
     def forget(
         self,
@@ -78,52 +129,91 @@ class Engine:
         strengths: Sequence[float] = defaults.FORGET_STRENGTHS,
         other_prompts: Sequence[str] | None = None,
     ) -> Iterator[Progress | Forgetting]:
-        """The query's prompt and seed at each strength (relative loss increase, 0 first), and unrelated prompts.
+        """The query's prompt and seed at each strength, and unrelated prompts before and after.
 
-        Reuses the delta of the last `abu` answer for the same query; else unlearns first.
+        strengths: relative loss increases; 0, the model as it is, always comes first. Reuses the
+        delta of the last `abu` answer for the same query; else unlearns first.
         """
-        raise NotImplementedError
+        strengths = _strengths(strengths)
+        if other_prompts is None:
+            n = defaults.FORGET_OTHERS
+            other_prompts = catalogue.prompts(self.index, n, seed=1, unlike=query.prompt)
+        others = [validate.prompt(text) for text in other_prompts]
+        steps, guidance = sampling.settings(
+            self._advice, self.denoiser, query.steps, query.guidance
+        )
+        drawing = Drawing.of(query, others, steps, guidance)
+        job = self._attributor(defaults.METHOD).unlearn(query)
+        timesteps = self.index.timesteps
+        yield from self._alone(
+            forget_query(self.denoiser, query, job, timesteps, strengths, drawing)
+        )
+
+    # ------------------------------------------------------------------------------------- answers
 
     def rerank(
         self, attribution: Attribution, centre: float | None, width: float = defaults.SLIDER_WIDTH
     ) -> Attribution:
-        """The same cells ranked anew with a triangle of weights around timestep `centre`; no forward pass.
+        """The same cells ranked anew with a triangle of weights around timestep `centre`; no
+        forward pass.
 
-        None gives every timestep the same weight, the original answer. UserError for a method without cells.
+        None gives every timestep the same weight, the original answer. UserError for a method
+        without cells.
         """
-        raise NotImplementedError
+        return rerank(attribution, centre, width)
 
     def record(self, record_id: str) -> Record:
         """One record with its display image; UserError for an unknown id."""
-        raise NotImplementedError
+        return catalogue.record(self.index, self.index.row_of(record_id))
 
     def records(self, record_ids: Sequence[str]) -> list[Record]:
         """Many records, in the order asked."""
-        raise NotImplementedError
+        return [self.record(record_id) for record_id in record_ids]
 
     def random_records(self, n: int, seed: int, exclude: Sequence[str] = ()) -> list[Record]:
         """n seeded random training records not in `exclude`: the control strip."""
-        raise NotImplementedError
+        rows = catalogue.random_rows(self.index, n, seed, exclude)
+        return [catalogue.record(self.index, row) for row in rows]
 
     def artists(self, attribution: Attribution) -> list[ArtistShare]:
-        """Influence above the noise floor split over each record's artists, greatest share first."""
-        raise NotImplementedError
+        """Influence above the noise floor split over the artists, greatest share first."""
+        n_cells = len(attribution.timesteps) or 1
+        floor = score_floor(attribution.noise_floor, n_cells)
+        names = [self.index.record(row)["artists"] or () for row in attribution.rows]
+        return artist_shares(attribution.ids, attribution.scores, names, floor)
 
     def suggest_captions(self, image: Image.Image, k: int = 5) -> list[str]:
-        """The k training captions nearest to an image in the embedded CLIP; empty where the index has no CLIP."""
-        raise NotImplementedError
+        """The k training captions nearest to an image in the embedded CLIP; empty where the index
+        has no CLIP.
+        """
+        if self.clip is None:
+            return []
+        features = self.clip.images([read_image(image)]).numpy()
+        return catalogue.nearest_captions(self.index, features, k)
 
     def suggest_prompts(self, n: int = 8, seed: int = 0) -> list[str]:
         """n training captions of different categories, the same for the same seed."""
-        raise NotImplementedError
+        return catalogue.prompts(self.index, n, seed)
 
     def examples(self) -> list[str]:
         """Slugs of the saved examples."""
-        raise NotImplementedError
+        return saved.list_examples(self.index.path / layout.EXAMPLES)
 
     def example(self, slug: str) -> Example:
         """A saved example; UserError when it was made with another index."""
-        raise NotImplementedError
+        if slug not in self.examples():
+            raise UserError(f"no example {slug!r}")
+        folder = self.index.path / layout.EXAMPLES / slug
+        return saved.load_example(folder, self.index_hash, self.index.ids)
+
+    def result(
+        self,
+        query: Query,
+        attributions: Sequence[Attribution],
+        top_k: int = defaults.TOP_K,
+    ) -> dict[str, Any]:
+        """The contract's result.json as a dict (schema 1)."""
+        return report.result_dict(self._about, query, attributions, top_k, self.records)
 
     def export(
         self,
@@ -133,14 +223,53 @@ class Engine:
         top_k: int = defaults.TOP_K,
     ) -> Path:
         """Write a ZIP with the images, a CSV per method and result.json; returns its path."""
-        raise NotImplementedError
+        result = self.result(query, attributions, top_k)
+        return report.write_zip(path, result, query, self.records)
 
-    def result(
-        self, query: Query, attributions: Sequence[Attribution], top_k: int = defaults.TOP_K
-    ) -> dict[str, Any]:
-        """The contract's result.json as a dict (schema 1)."""
-        raise NotImplementedError
+    def link(self, query: Query, method: str, top_k: int) -> dict[str, str]:
+        """Parameters of the page's address that reproduce a generated query: prompt, seed, method,
+        k.
+        """
+        if query.seed is None:
+            raise UserError(
+                "an uploaded picture has no link: only its prompt and seed would fit in one"
+            )
+        return {"prompt": query.prompt, "seed": str(query.seed), "method": method, "k": str(top_k)}
 
-    def link(self, query: Query, method: str, top_k: int) -> Mapping[str, str]:
-        """Parameters of the page's address that reproduce a generated query: prompt, seed, method, k."""
-        raise NotImplementedError
+    @cached_property
+    def clip(self) -> ClipEncoder | None:
+        """The index's CLIP, loaded when first asked for; None where it has none."""
+        path = self.index.clip_path
+        return None if path is None else ClipEncoder.load(path, self.denoiser.device)
+
+    # -------------------------------------------------------------------------------------- inside
+
+    def _alone(self, job: Iterator[T]) -> Iterator[Progress | T]:
+        """The items of `job` while nobody else uses the model."""
+        began = time.perf_counter()
+        while not self._lock.acquire(timeout=0.2):
+            yield Progress(WAITING, 0, 1, time.perf_counter() - began)
+        try:
+            yield from job
+        finally:
+            self._lock.release()
+
+    def _run(
+        self, name: str, query: Query, k: int, exhaustive: bool, params: dict[str, Any]
+    ) -> Iterator[Progress | Attribution]:
+        return self._attributor(name).run(query, k=k, exhaustive=exhaustive, **params)
+
+    def _attributor(self, name: str) -> Any:
+        """The method's object, built when first asked for; it keeps what its next run can reuse."""
+        if name not in self._attributors:
+            build = METHODS[name].build
+            if build is None:
+                raise UserError(f"method {name} is not available yet")
+            self._context.clip = self.clip
+            self._attributors[name] = build(self._context)
+        return self._attributors[name]
+
+
+def _strengths(values: Sequence[float]) -> tuple[float, ...]:
+    """Relative loss increases in growing order, 0 first."""
+    return tuple(sorted({0.0, *(validate.strength(value) for value in values)}))

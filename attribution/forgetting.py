@@ -94,6 +94,25 @@ def solve_scales(
     return tuple(solved)
 
 
+def forget_query(
+    denoiser: Denoiser,
+    query: Query,
+    unlearning: Iterator[Progress | Unlearned],
+    timesteps: Sequence[int],
+    strengths: Sequence[float],
+    drawing: Drawing,
+) -> Iterator[Progress | Forgetting]:
+    """Run the query's `unlearning` first (at once when it is kept), then `forget` with its Δθ."""
+    for item in unlearning:
+        if isinstance(item, Progress):
+            yield item
+            continue
+        latents = denoiser.encode_images([query.image])
+        cond = denoiser.encode_text([query.prompt])
+        increase = loss_increase(denoiser, latents, cond, item.delta, timesteps)
+        yield from forget(denoiser, item, increase, strengths, drawing)
+
+
 def forget(
     denoiser: Denoiser,
     unlearned: Unlearned,

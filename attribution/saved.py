@@ -1,4 +1,4 @@
-"""EDGE: saved examples, answers that show at once, below 100 kB each. JSON, PNG and .npy, no pickle.
+"""EDGE: saved examples, answers that show at once. JSON, PNG and .npy, no pickle, < 100 kB each.
 
     examples/<slug>/result.json           the contract's result, and `saved`: how to read the arrays
     examples/<slug>/query.png

@@ -1,0 +1,24 @@
+"""A tiny whole index, made once by the precompute command itself, and an engine on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attribution.engine import Engine
+from tests.precompute.worlds import image_folder, make_index, tiny_clip
+
+
+@pytest.fixture(scope="session")
+def tiny_index(tmp_path_factory, tiny_model) -> Path:
+    """An index of 12 records, the last two held out, with CLIP rows."""
+    folder = tmp_path_factory.mktemp("world")
+    data, clip = image_folder(folder / "data", 12, captions=2), tiny_clip(folder / "clip")
+    return make_index(folder / "index", tiny_model, data, "--clip", str(clip))
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_index) -> Engine:
+    """Shared: leave it as it is."""
+    return Engine(tiny_index, "cpu")
