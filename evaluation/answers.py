@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,30 +11,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from attribution import defaults
-from attribution.cells import TextStates
 from attribution.denoiser import Denoiser
-from attribution.fisher import EKFAC, Curvature, DiagonalFisher, Identity
 from attribution.index import Index
+from attribution.methods.registry import METHODS, Context, why_not
 from attribution.scoring import Scores, score_records
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig, Unlearned, unlearn
 from evaluation.world import World
 
-# The methods compared here, by the names of the registry: how they differ from the default.
-METHODS: dict[str, dict[str, Any]] = {
-    "abu": {},
-    "abu-ekfac": {"curvature": "ekfac"},
-    "abu-sgd": {"curvature": "none"},
-}
-
-
-def config_of(method: str, **changes: Any) -> UnlearnConfig:
-    """A method's configuration with the product's defaults."""
-    if method not in METHODS:
-        raise UserError(f"no method {method!r} here; one of {', '.join(METHODS)}")
-    shared = {"relative_increase": defaults.RELATIVE_INCREASE, "draws": defaults.DRAWS}
-    return UnlearnConfig(**{**shared, **METHODS[method], **changes})
+UNLEARNING = tuple(name for name, m in METHODS.items() if m.kind == "unlearning" and m.build)
 
 
 @dataclass
@@ -42,7 +27,6 @@ class Answers:
     """One opened index and its model."""
 
     world: World
-    _curvatures: dict[str, Curvature] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> Index:
@@ -55,23 +39,24 @@ class Answers:
         return self.world.denoiser
 
     @cached_property
-    def texts(self) -> TextStates:
-        """Text states of all captions, encoded once for all queries."""
-        return TextStates(self.denoiser)
+    def context(self) -> Context:
+        """What the registry builds methods from; text states and curvature are read once."""
+        clip = self.world.clip if self.index.clip_path else None
+        return Context(self.denoiser, self.index, clip)
 
-    def curvature(self, name: str) -> Curvature:
-        """The index's curvature: diagonal, ekfac, or none; read once."""
-        if name not in self._curvatures:
-            kind = EKFAC if name == "ekfac" else DiagonalFisher
-            none = name == "none"
-            found = Identity() if none else kind.from_state(self.index.curvature(name))
-            self._curvatures[name] = found
-        return self._curvatures[name]
+    def config(self, method: str, **changes: Any) -> UnlearnConfig:
+        """A method's configuration as the product has it, with `changes`; UserError if it cannot."""
+        if method not in UNLEARNING:
+            raise UserError(f"no method {method!r} here; one of {', '.join(UNLEARNING)}")
+        if why := why_not(METHODS[method], self.context):
+            raise UserError(f"method {method}: {why}")
+        attributor = METHODS[method].build(self.context)
+        return UnlearnConfig(**{**attributor.config, **changes})
 
     def unlearn(self, latents: Tensor, prompt: str, config: UnlearnConfig) -> Unlearned:
         """Δθ of one picture, latents [1, C, h, w]."""
         cond = self.denoiser.encode_text([prompt])
-        curvature = self.curvature(config.curvature)
+        curvature = self.context.curvature(config.curvature)
         return last(unlearn(self.denoiser, latents, cond, curvature, config), Unlearned)
 
     def latents(self, image: Image.Image) -> Tensor:
@@ -100,7 +85,7 @@ class Answers:
             index.timesteps,
             index.seed,
             columns=columns,
-            texts=self.texts if denoiser is None else None,
+            texts=self.context.texts if denoiser is None else None,
         )
         return last(steps, Scores)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from attribution.projection import Projection
+from attribution.shortlist import (
+    CLIP_ROWS,
+    GRADIENT_ROWS,
+    clip_candidates,
+    gradient_candidates,
+    join,
+)
 from evaluation.answers import Answers
 
 SOURCES = ("gradient", "clip", "join")
@@ -18,29 +23,12 @@ SOURCES = ("gradient", "clip", "join")
 def orders(
     answers: Answers, image: Image.Image, delta: Mapping[str, Tensor], n: int
 ) -> dict[str, np.ndarray]:
-    """source → the first `n` rows it offers for a picture and its Δθ."""
-    index = answers.index
-    gradient = index.search("gradients").nearest(gradient_query(answers, delta), n)[0]
-    found = {"gradient": gradient}
-    if index.has_rows("clip"):
-        feature = answers.world.clip.images([image])[0].numpy()
-        found["clip"] = index.search("clip").nearest(feature, n)[0]
-        found["join"] = joined(found["gradient"], found["clip"])[:n]
-    return found
-
-
-def gradient_query(answers: Answers, delta: Mapping[str, Tensor]) -> np.ndarray:
-    """Projected F^½ Δθ, whose inner product with a record's row is its first-order score, [d]."""
-    settings = answers.index.manifest["gradients"]
-    shapes = {name: tuple(tensor.shape) for name, tensor in delta.items()}
-    projection = Projection(shapes, settings["dim"], answers.index.seed)
-    metric = answers.curvature("diagonal").subset(list(delta)).damped(settings["damping"])
-    lifted = metric.sqrt({name: tensor[None] for name, tensor in delta.items()})
-    return projection.apply(lifted)[0].cpu().numpy()
-
-
-def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rows of both in turn, each row once."""
-    turns = chain.from_iterable(zip(first.tolist(), second.tolist(), strict=False))
-    rest = [*first.tolist(), *second.tolist()]
-    return np.array(list(dict.fromkeys([*turns, *rest])), dtype=np.int64)
+    """source → the first `n` rows it offers for a picture and its Δθ, by the library's own code."""
+    index, found = answers.index, {}
+    if (gradients := answers.context.gradient_query) is not None:
+        vector = gradients.vector(delta)
+        found["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
+    if answers.context.clip is not None and index.has_rows(CLIP_ROWS):
+        feature = answers.context.clip.images([image])[0].numpy()
+        found["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
+    return {**found, "join": join(list(found.values()), n)}

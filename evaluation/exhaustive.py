@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from attribution.unlearning import Delta
 from evaluation import generated, queries
-from evaluation.answers import Answers, config_of, timestep_list
+from evaluation.answers import Answers, timestep_list
 from evaluation.queries import Asked
 from evaluation.results import Figure, Results, Summary
 from evaluation.world import world_of
@@ -53,7 +53,7 @@ def begin(args: argparse.Namespace, answers: Answers) -> tuple[Results, list[Ask
     sampling = generated.sampling_of(args, answers.world)
     settings = {
         "method": "abu",
-        "config": asdict(config_of("abu")),
+        "config": asdict(answers.config("abu")),
         "steps": sampling.steps,
         "guidance": sampling.guidance,
     }
@@ -97,7 +97,7 @@ def delta_of(
     done = [unit for unit in results.units.values() if unit["query"] == query.key]
     if path.is_file() and done:
         return Delta.load(path), {name: done[0][name] for name in ("reached", "alpha_over_n")}
-    found = answers.unlearn(answers.latents(query.image), query.prompt, config_of("abu"))
+    found = answers.unlearn(answers.latents(query.image), query.prompt, answers.config("abu"))
     path.parent.mkdir(parents=True, exist_ok=True)
     found.delta.save(path)
     return found.delta, {"reached": found.reached, "alpha_over_n": found.alpha_over_n}

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from attribution import defaults
 from attribution.unlearning import applied
 from evaluation import generated, queries
-from evaluation.answers import Answers, config_of
+from evaluation.answers import Answers
 from evaluation.generated import Sampling, seed_of
 from evaluation.queries import Asked
 from evaluation.results import Figure, Summary
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     world = world_of(args)
     answers, sampling = Answers(world), generated.sampling_of(args, world)
     settings = {
-        "config": asdict(config_of("abu", relative_increase=args.relative_increase)),
+        "config": asdict(answers.config("abu", relative_increase=args.relative_increase)),
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "others": args.others,
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         for method in METHODS:
             unit = f"{query.key} {method}"
             if unit not in results.units:
-                config = config_of(method, relative_increase=args.relative_increase)
+                config = answers.config(method, relative_increase=args.relative_increase)
                 measured = _measure(answers, query, config, others, before, sampling)
                 results.add(unit, query=query.key, prompt=query.prompt, method=method, **measured)
 

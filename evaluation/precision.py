@@ -25,7 +25,7 @@ from tqdm import tqdm
 from attribution.denoiser import Denoiser
 from attribution.scoring import reduce_cells
 from evaluation import generated, queries
-from evaluation.answers import Answers, config_of, timestep_list
+from evaluation.answers import Answers, timestep_list
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error, spearman
 from evaluation.world import world_of
@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
         variants = [v for v in variants_of(device) if f"{query.key} {v.name}" not in results.units]
         if not variants:
             continue
-        delta = answers.unlearn(answers.latents(query.image), query.prompt, config_of("abu")).delta
+        delta = answers.unlearn(
+            answers.latents(query.image), query.prompt, answers.config("abu")
+        ).delta
         exact = scored(answers, Variant("float32"), rows, delta, columns)
         for variant in variants:
             found = scored(answers, variant, rows, delta, columns)

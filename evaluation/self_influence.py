@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from attribution.scoring import reduce_cells
 from evaluation import results as results_module
-from evaluation.answers import Answers, config_of, timestep_list
+from evaluation.answers import Answers, timestep_list
 from evaluation.copies import Pictures, Thresholds, compare
 from evaluation.results import Figure, Summary
 from evaluation.statistics import wilson
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     world = world_of(args)
     answers = Answers(world)
     columns = answers.columns(args.timesteps)
-    config = config_of(args.method)
+    config = answers.config(args.method)
     settings = {
         "method": args.method,
         "config": asdict(config),

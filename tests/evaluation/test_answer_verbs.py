@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from attribution.scoring import reduce_cells
-from evaluation import candidates, exhaustive, forgetting, precision, shortlist
-from evaluation.answers import Answers, config_of
+from evaluation import exhaustive, forgetting, precision, shortlist
+from evaluation.answers import Answers
 from evaluation.queries import fixed_prompts
 from evaluation.results import read_lines
 from evaluation.world import World
@@ -60,7 +60,7 @@ def test_exhaustive_answers_grow_by_timestep_and_match_the_scores(tiny_index, tm
 def test_weights_are_as_they_were_after_regenerating(tiny_index):
     answers = Answers(World(tiny_index, "cpu"))
     before = {n: p.clone() for n, p in answers.denoiser.unet.named_parameters()}
-    found = answers.unlearn(answers.index.latents([0]), "a", config_of("abu-sgd"))
+    found = answers.unlearn(answers.index.latents([0]), "a", answers.config("abu-sgd"))
     sampling = forgetting.Sampling(2, 1.0)
     changed = forgetting.regenerate(answers, found.delta.scaled(50.0), [("a", 1)], sampling)
     same = forgetting.regenerate(answers, found.delta.scaled(0.0), [("a", 1)], sampling)
@@ -110,11 +110,6 @@ def test_ranking_and_recall_by_hand():
     assert shortlist.smallest({"gradient": none}) is None
 
 
-def test_joined_candidates_take_turns():
-    found = candidates.joined(np.array([1, 2, 3]), np.array([2, 9]))
-    assert found.tolist() == [1, 2, 9, 3]
-
-
 def test_low_precision_is_compared_with_float32(tiny_index, tmp_path, capsys):
     more = (*SHORT[:-1], "1", "--records", "8", "--timesteps", "375")
     assert evaluate("precision", tiny_index, tmp_path, *more) == 0
@@ -126,7 +121,7 @@ def test_low_precision_is_compared_with_float32(tiny_index, tmp_path, capsys):
 def test_float32_agrees_with_itself(tiny_index):
     answers = Answers(World(tiny_index, "cpu"))
     rows = answers.index.train_rows[:6]
-    delta = answers.unlearn(answers.index.latents([0]), "a", config_of("abu")).delta
+    delta = answers.unlearn(answers.index.latents([0]), "a", answers.config("abu")).delta
     found = precision.scored(answers, precision.Variant("float32"), rows, delta, [0])
     assert np.corrcoef(found["fresh"], found["cached"])[0, 1] > 0.99
 
