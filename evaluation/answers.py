@@ -45,7 +45,7 @@ class Answers:
         return Context(self.denoiser, self.index, clip)
 
     def config(self, method: str, **changes: Any) -> UnlearnConfig:
-        """A method's configuration as the product has it, with `changes`; UserError if it cannot."""
+        """A method's configuration as the product has it, with `changes`; UserError if not."""
         if method not in UNLEARNING:
             raise UserError(f"no method {method!r} here; one of {', '.join(UNLEARNING)}")
         if why := why_not(METHODS[method], self.context):
