@@ -13,7 +13,6 @@ from attribution.integrity import (
     canonical_hash,
     check_table,
     damage,
-    model_table,
     read_json,
     table_hash,
 )
@@ -78,7 +77,8 @@ def model_of(manifest: Mapping[str, Any], role: str = "pipeline") -> dict[str, A
 
 def total_bytes(manifest: Mapping[str, Any]) -> int:
     """Bytes of everything the manifest vouches for."""
-    tables = [manifest["files"], *(model["files"] for model in manifest["models"])]
+    own = [model["files"] for model in manifest["models"] if "path" in model]
+    tables = [manifest["files"], *own]
     shards = sum(shard["bytes"] for shard in manifest["shards"])
     return shards + sum(entry["bytes"] for table in tables for entry in table.values())
 
@@ -128,12 +128,3 @@ def _check_shard(root: Path, shard: Mapping[str, Any], full: bool) -> None:
     check_table(folder, {layout.DONE: shard["done"]}, full=True, mend=_mend(root))
     for step in read_json(folder / layout.DONE)["steps"].values():
         check_table(folder, step["files"], full=full, mend=_mend(root))
-
-
-def check_model_folder(folder: Path, manifest: Mapping[str, Any], role: str = "pipeline") -> None:
-    """UserError when a saved model on disk is not the one of the manifest, both hashes named."""
-    model = model_of(manifest, role)
-    found = table_hash(model_table(folder))
-    if model is None or model["sha256"] != found:
-        stated = model["sha256"][:12] if model else "none"
-        raise UserError(f"{folder} is model {found[:12]}, the index was made with model {stated}")

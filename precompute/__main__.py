@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"precompute {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"precompute {argv[0]}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
         return 130

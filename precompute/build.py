@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.integrity import canonical_hash
+from attribution.integrity import canonical_hash, damage
 from attribution.types import UserError
 from precompute import manifest as manifests
 from precompute import models
@@ -55,6 +55,7 @@ class Build:
                 raise UserError(_refusal(args.out, differences))
             _forget(args.out, differences)
         args.out.mkdir(parents=True, exist_ok=True)
+        _distrust(args.out, old)
         for model in settings["models"]:
             models.install(model, args.out)
         job = cls(args, settings)
@@ -84,7 +85,7 @@ class Build:
 
     def key(self, step: str, inputs: dict[str, Any]) -> str:
         """Hash of all that a step's bytes depend on."""
-        return canonical_hash({"step": step, **inputs})
+        return canonical_hash({"step": step, "device": self.device, **inputs})
 
     # ------------------------------------------------------------------ records
 
@@ -148,18 +149,23 @@ class Build:
         torch.backends.cudnn.allow_tf32 = False  # scores are tiny differences of losses
         model = self.model()
         where = self.out / model["path"] if "path" in model else model["hub_id"]
-        return Denoiser.load(where, device=self.args.device, revision=model.get("revision"))
+        return Denoiser.load(where, device=self.device, revision=model.get("revision"))
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, cpu or cuda."""
+        return self.settings["environment"]["device"]
 
     def model(self, role: str = "pipeline") -> dict[str, Any]:
         """The manifest's entry of a model."""
         return next(model for model in self.settings["models"] if model["role"] == role)
 
     def batch_size(self) -> int:
-        """Samples of one forward."""
-        if self.args.batch_size:
-            return self.args.batch_size
+        """Samples of one forward; kept from run to run, for it moves a loss's last bits."""
+        if chosen := self.settings["environment"]["batch_size"]:
+            return chosen
         channels, height, width = self.model()["latent_shape"]
-        numbers = _CPU_NUMBERS if self.settings["environment"]["device"] == "cpu" else _CUDA_NUMBERS
+        numbers = _CPU_NUMBERS if self.device == "cpu" else _CUDA_NUMBERS
         return max(1, min(_MOST_SAMPLES, numbers // (channels * height * width)))
 
     # ------------------------------------------------------------------ manifest
@@ -181,6 +187,14 @@ class Build:
         old = manifests.draft(self.out)
         if final is not None and {**old, "environment": None} != {**final, "environment": None}:
             write_json(self.out / layout.MANIFEST, final)
+
+
+def _distrust(out: Path, old: dict[str, Any]) -> None:
+    """A done.json that is not the one the finished manifest names says nothing about its shard."""
+    for entry in old.get("shards", ()):
+        path = out / layout.SHARDS / entry["name"] / layout.DONE
+        if path.is_file() and damage(path, entry["done"], full=True):
+            path.unlink()
 
 
 def _refusal(out: Path, differences: dict[str, tuple[Any, Any]]) -> str:

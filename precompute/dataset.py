@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from attribution.integrity import canonical_hash
 from attribution.types import UserError
 from precompute import options
 from precompute.build import Build
+from precompute.manifest import DATASET
 from precompute.shards import Work, replacing, shard
 from precompute.sources import Raw, Source, open_source
 
@@ -141,18 +142,20 @@ def build(job: Build) -> None:
 
 def _write_all(job: Build, source: Source, reading: Reading, bar: tqdm) -> int:
     """Write every shard that is not done; returns the number of records."""
-    size, start, position = job.settings["dataset"]["shard_size"], 0, 0
+    size = job.settings["dataset"]["shard_size"]
+    inputs = {name: job.settings["dataset"][name] for name in DATASET}
+    number = start = position = 0
     rows: Iterator[tuple[int, dict[str, Any]]] | None = None
-    for number in count():
+    while True:
         work = shard(job.out, number)
-        key = canonical_hash({"dataset": job.settings["dataset"], "start": start, "row": position})
+        key = canonical_hash({"dataset": inputs, "start": start, "row": position})
         if work.is_done(STEP, key, full=True):
             rows = None
         else:
             rows = rows or _readable(source, reading, position)
             if not _write(work, key, islice(rows, size), start, position):
                 return start
-        done = work.done()
+        done, number = work.done(), number + 1
         start, position = start + done["records"], done["source"][1]
         bar.update(position - bar.n)
 

@@ -59,7 +59,7 @@ def _encoder(job: Build, clip: dict | None, encoders: list[ClipEncoder]) -> Clip
     """The CLIP, loaded for the first shard that needs it."""
     if clip is not None and not encoders:
         where = job.out / clip["path"] if "path" in clip else clip["hub_id"]
-        encoders.append(ClipEncoder.load(where, job.settings["environment"]["device"]))
+        encoders.append(ClipEncoder.load(where, job.device))
     return encoders[0] if encoders else None
 
 

@@ -25,7 +25,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pyarrow", "pillow",
 STEPS = ("dataset", "latents", "features", "losses", "gradients")
 DAMPING = 0.1  # of the metric of the gradient rows, relative to the layer's mean F
 # Compared when a run goes on; anything else of the manifest may change freely.
-_DATASET = ("sha256", "shard_size", "max_captions", "link_images", "skip_bad")
+DATASET = ("sha256", "shard_size", "max_captions", "link_images", "skip_bad")
 
 
 def draft(out: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def resolve(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
             "weights": _chosen(args.weights, old.get("curvature", {}).get("weights"), "weights")
         },
         "gradients": _gradients(args, old, steps),
-        "environment": environment(args.device),
+        "environment": environment(args, old),
     }
     command = {"data": str(args.data)} if args.data else old.get("command", {})
     return _unless_complete(settings, old, command)
@@ -171,7 +171,7 @@ def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
     gradients = {f"gradients.{k}": v for k, v in settings.get("gradients", {}).items()}
     return {
         **models,
-        **{f"dataset.{name}": dataset.get(name) for name in _DATASET},
+        **{f"dataset.{name}": dataset.get(name) for name in DATASET},
         **noise,
         "timesteps": settings.get("timesteps"),
         "curvature.weights": settings.get("curvature", {}).get("weights"),
@@ -189,13 +189,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Where the losses come from: device, dtype, versions, and the code's git revision."""
+def environment(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the losses come from: device, dtype, versions, and the code's git revision.
+
+    `--device auto` stays on the CPU where the index was begun on one. No batch size is by device.
+    """
     from attribution.denoiser import choose_device
 
+    begun = old.get("environment", {})
+    stays = args.device == "auto" and begun.get("device") == "cpu"
     return {
-        "device": choose_device(device).type,
+        "device": "cpu" if stays else choose_device(args.device).type,
         "dtype": "float32",
+        "batch_size": args.batch_size or begun.get("batch_size"),
         "python": platform.python_version(),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "git_revision": _git_revision(),

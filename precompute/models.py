@@ -70,9 +70,9 @@ def _located(
 
 def _downloaded(model: str, revision: str | None, pipeline: bool) -> str:
     if pipeline:
-        from diffusers import DiffusionPipeline
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-        return DiffusionPipeline.download(model, revision=revision, use_safetensors=True)
+        return str(DiffusionPipeline.download(model, revision=revision, use_safetensors=True))
     from huggingface_hub import snapshot_download
 
     return snapshot_download(

@@ -19,6 +19,7 @@ import numpy as np
 
 from attribution import layout
 from attribution.integrity import Entry, damage, entry_of, read_json
+from attribution.types import UserError
 
 
 @contextmanager
@@ -71,9 +72,11 @@ class Work:
         return self.folder / name
 
     def done(self) -> dict[str, Any]:
-        """The contents of done.json; empty before the first step."""
-        path = self.file(layout.DONE)
-        return read_json(path) if path.is_file() else {"steps": {}}
+        """The contents of done.json; no steps before the first one, or where it is damaged."""
+        try:
+            return read_json(self.file(layout.DONE))
+        except UserError:
+            return {"steps": {}}
 
     def step(self, step: str) -> dict[str, Any] | None:
         """What done.json says of a step, or None."""

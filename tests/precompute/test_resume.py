@@ -59,11 +59,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, tiny_model, data, whol
     for number, file in enumerate(KILLS):
         _run_until(
             out / file,
-            begin if number == 0 else [*arguments, "--batch-size", "8"],
+            begin if number == 0 else arguments,
         )
         with pytest.raises(UserError, match="not finished; `python -m precompute index --out"):
             Index.open(out)
-    assert main([*arguments, "--batch-size", "8"]) == 0
+    assert main(arguments) == 0
     assert tree(out) == tree(whole)
     Index.open(out, verify="full")
 
@@ -72,7 +72,7 @@ def test_half_written_files_are_swept(tmp_path, whole):
     out = Path(shutil.copytree(whole, tmp_path / "index"))
     (out / "shards/00000/latents.npy").unlink()
     (out / "shards/00000/latents.npy.part").write_bytes(b"half")
-    assert main(["index", "--out", str(out), "--batch-size", "8"]) == 0
+    assert main(["index", "--out", str(out)]) == 0
     assert tree(out) == tree(whole)
 
 
@@ -82,11 +82,17 @@ def test_a_finished_index_is_left_alone(whole):
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("file", ["shards/00001/base_loss.npy", "curvature/ekfac.safetensors"])
-def test_the_same_command_mends_a_flipped_byte(tmp_path, whole, file):
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("shards/00001/base_loss.npy", "shards/00002/records.parquet", "shards/00000/done.json"),
+        *("curvature/ekfac.safetensors", "curvature/done.json"),
+    ],
+)
+def test_the_same_command_mends_a_flipped_byte(tmp_path, data, whole, file):
     out = Path(shutil.copytree(whole, tmp_path / "index"))
     content = bytearray((out / file).read_bytes())
     content[-5] ^= 1
     (out / file).write_bytes(content)
-    assert main(["index", "--out", str(out), "--batch-size", "8"]) == 0
+    assert main(["index", "--out", str(out), "--data", str(data)]) == 0
     assert tree(out) == tree(whole)
