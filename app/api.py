@@ -9,8 +9,6 @@ curl.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -20,6 +18,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 from PIL import Image
 
+from app.files import Scratch
 from app.jobs import MODEL, OUR_FAULT, Jobs, sentence
 from attribution import validate
 from attribution.engine import Engine
@@ -76,12 +75,13 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         k = validate.top_k(top_k, engine.n_train)
         text = validate.prompt(prompt)
         picture = None if image is None else served.opened(image)
+        size = (engine.resolution, engine.resolution) if picture is None else picture.size
+        if validate.regions(regions, size):
+            raise UserError("regions are not available yet")
         if picture is None:
             query = _last(jobs.generate(text, validate.seed(seed)), Query)
         else:
             query = engine.upload(picture, text)
-        if validate.regions(regions, query.image.size):
-            raise UserError("regions are not available yet")
         answers = [a for a in jobs.attribute(query, names, k) if isinstance(a, Attribution)]
         return served.result(engine, engine.result(query, answers, k))
 
@@ -95,7 +95,7 @@ class Served:
     """Files between clients and the engine, all inside the server's own upload folder."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="api-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+        self.scratch = Scratch()
 
     def opened(self, file: Any) -> Image.Image:
         """A client's upload. Gradio checks that files with its mark were uploaded; anything else is
@@ -108,7 +108,7 @@ class Served:
 
     def file(self, image: Image.Image, name: str) -> dict[str, Any]:
         """An image as clients download it."""
-        path = Path(tempfile.mkdtemp(dir=self.folder)) / name
+        path = self.scratch.path(name)
         path.write_bytes(png_bytes(image))
         return {"path": str(path), "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
@@ -122,8 +122,10 @@ class Served:
 
 
 def _last(items: Iterator[Any], kind: type[R]) -> R:
-    """Run a generator of the engine to its result."""
-    result = next((item for item in items if isinstance(item, kind)), None)
+    """Run a generator of the engine to its end; its result, of the given kind, comes last."""
+    result = None
+    for item in items:
+        result = item if isinstance(item, kind) else result
     if result is None:
         raise RuntimeError("the job ended without a result")
     return result

@@ -17,15 +17,14 @@ ROWS = ("upper", "middle", "lower")
 COLUMNS = ("left", "centre", "right")
 
 
-def overlay(change: np.ndarray, *, mirrored: bool) -> Image.Image:
+def overlay(change: np.ndarray) -> Image.Image:
     """RGBA [256, 256]: orange where the error grew, blue where it shrank, clear where little
     changed.
 
-    change: float32 [h, w], change of squared error per latent cell; shown relative to its own
-    strongest cell. mirrored: the map belongs to the flipped picture, and is flipped back to lie on
-    the upright one.
+    change: float32 [h, w], change of squared error per latent cell of the upright picture; shown
+    relative to its own strongest cell.
     """
-    cells = np.nan_to_num(change[:, ::-1] if mirrored else change).astype(np.float32)
+    cells = np.nan_to_num(change).astype(np.float32)
     strongest = float(np.abs(cells).max(initial=0.0)) or 1.0
     smooth = Image.fromarray(np.ascontiguousarray(cells / strongest), mode="F")
     share = np.clip(np.asarray(smooth.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), -1.0, 1.0)
@@ -36,9 +35,9 @@ def overlay(change: np.ndarray, *, mirrored: bool) -> Image.Image:
     return Image.fromarray(pixels, mode="RGBA")
 
 
-def in_words(change: np.ndarray, *, mirrored: bool) -> str:
+def in_words(change: np.ndarray) -> str:
     """The ninth of the picture with most of the worsening, for whom colours say little."""
-    worse = np.clip(np.nan_to_num(change[:, ::-1] if mirrored else change), 0.0, None)
+    worse = np.clip(np.nan_to_num(change), 0.0, None)
     if worse.sum() <= 0:
         return "It got worse nowhere in particular."
     bands = [np.array_split(row, 3, axis=1) for row in np.array_split(worse, 3, axis=0)]

@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 and one line on stderr when the index or the port cannot be used."""
     options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Uploads and answers go to a folder of this run's own, which goes when the page closes.
-    with tempfile.TemporaryDirectory(prefix="whence-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
-        try:
-            engine = Engine(options.index, device=options.device)
+    try:
+        engine = Engine(options.index, device=options.device)
+        with uploads_of_this_run():
             launch(engine, host=options.host, port=options.port)
-        except (UserError, OSError) as error:
-            print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
-            return BAD_INPUT
+    except (UserError, OSError) as error:
+        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
     return 0
+
+
+@contextmanager
+def uploads_of_this_run() -> Iterator[None]:
+    """Uploads and answers go to a folder of this run's own, which goes when the page closes."""
+    with tempfile.TemporaryDirectory(prefix="whence-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,9 +115,7 @@ class _Page:
         everything = list(dict.fromkeys([*fresh, *found, *picture.step.outputs, *form]))
         shown = self.examples.list.select(self._example, None, everything, queue=False, **QUIET)
         shown.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
-        linked = page.load(
-            self._link, self.session, [*everything, self.go_generate], queue=False, **QUIET
-        )
+        linked = page.load(self._link, self.session, [*everything, self.go_generate], **QUIET)
         linked.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
 
     def _step(
@@ -145,7 +144,7 @@ class _Page:
 
     def _fresh(self, session: Session) -> Updates:
         """A new picture: the steps below start over."""
-        start = {self.go_attribute: session.query} if session.link else {}
+        start = {self.go_attribute: time.monotonic_ns()} if session.link else {}
         return {
             self.session: session,
             **start,

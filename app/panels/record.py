@@ -75,9 +75,8 @@ class RecordView:
             words = "Heat maps are kept for the top pictures only." if answer.heatmaps else ""
             note = f'<p class="w-caption">{words}</p>' if words else ""
             return f'<div class="w-figure">{picture}</div>{note}'
-        mirrored = bool(answer.flip[rank - 1])
-        words = heatmap.in_words(change, mirrored=mirrored)
-        layer = data_uri(heatmap.overlay(change, mirrored=mirrored))
+        words = heatmap.in_words(change)
+        layer = data_uri(heatmap.overlay(change))
         alt = f"Heat map of where the unlearned model got worse. {words}"
         return (
             '<input type="checkbox" id="heat-switch" class="w-heat-switch" checked>'

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 
+from app.files import Scratch
 from app.session import Session
 from attribution.engine import Engine
 
-KEPT = 20
 NO_LINK = "An uploaded picture stays with you, so there is no link to it; the ZIP has it all."
 
 # The page's own address is known in the browser only.
@@ -26,9 +23,7 @@ class Share:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.folder = Path(
-            tempfile.mkdtemp(prefix="answers-", dir=os.environ.get("GRADIO_TEMP_DIR"))
-        )
+        self.scratch = Scratch()
         with gr.Row(equal_height=False, elem_id="share", visible=False) as self.row:
             self.link = gr.Textbox(
                 label="Link to this question",
@@ -65,10 +60,7 @@ class Share:
         )
 
     def _archive(self, session: Session) -> Path:
-        """A ZIP of the answer in a folder of its own; the oldest go when there are many."""
+        """A ZIP of the answer."""
         assert session.query is not None and session.answer is not None
-        earlier = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for folder in earlier[:-KEPT]:
-            shutil.rmtree(folder, ignore_errors=True)
-        target = Path(tempfile.mkdtemp(dir=self.folder)) / "whence.zip"
+        target = self.scratch.path("whence.zip")
         return self.engine.export(session.query, [session.answer], target, session.top_k)

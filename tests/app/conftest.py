@@ -1,0 +1,97 @@
+"""The page as visitors get it: a real server over a tiny real index, and a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read when gradio is imported, as in app.py.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+from app.launch import launch
+from attribution.engine import Engine
+from tests.precompute.worlds import image_folder, make_index, tiny_clip
+
+RECORDS = 40
+HELD_OUT = 4
+
+CHROMIUM_ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+)
+
+
+class PatientEngine(Engine):
+    """The real engine, with a pause after each step on demand: a tiny model is too fast to stop."""
+
+    pause = 0.0
+
+    def generate(self, *args: Any, **options: Any) -> Iterator[Any]:
+        yield from self._slowly(super().generate(*args, **options))
+
+    def attribute(self, *args: Any, **options: Any) -> Iterator[Any]:
+        yield from self._slowly(super().attribute(*args, **options))
+
+    def _slowly(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            time.sleep(self.pause)
+            yield item
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running page."""
+
+    url: str
+    engine: PatientEngine
+
+
+@pytest.fixture(scope="session")
+def tiny_index(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of 40 synthetic pictures, 4 of them held out, with a tiny CLIP."""
+    root = tmp_path_factory.mktemp("world")
+    data = image_folder(root / "data", RECORDS, held_out=HELD_OUT, side=32)
+    clip = tiny_clip(root / "clip")
+    return make_index(root / "index", tiny_model, data, "--clip", str(clip))
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_index: Path) -> PatientEngine:
+    return PatientEngine(tiny_index, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def site(engine: PatientEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The page on a free port, with its uploads in a folder of the test run."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = launch(engine, host="127.0.0.1", port=port, wait=False)
+    yield Site(f"http://127.0.0.1:{port}/", engine)
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; the tests that want it fail with a clear line where there is none."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.fail("no Chromium found: apt-get install chromium, or set CHROMIUM=/path/to/it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(CHROMIUM_ARGUMENTS), headless=True
+        )
+        yield browser
+        browser.close()

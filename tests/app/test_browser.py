@@ -1,0 +1,268 @@
+"""The page in headless Chromium: generate, attribute, open a record, stop a run, forget; and that
+no request leaves the machine.
+
+Screenshots of each stage go to runs/screenshots/, which git ignores: look at them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.app.conftest import Site
+from tests.tiny import tiny_images
+
+pytestmark = pytest.mark.browser
+
+SHOTS = Path(__file__).parents[2] / "runs" / "screenshots"
+LOCAL = {"127.0.0.1", "localhost", None}  # None: data: and blob: addresses
+SECONDS = 1000  # Playwright counts in milliseconds
+
+
+class Visits:
+    """Opens pages in fresh browser profiles, and remembers what they asked for and what broke."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser, self.url = browser, url
+        self.asked: list[str] = []
+        self.errors: list[str] = []
+
+    def __call__(self, query: str = "", width: int = 1280) -> Any:
+        context = self.browser.new_context(viewport={"width": width, "height": 900})
+        context.on("request", lambda request: self.asked.append(request.url))
+        page = context.new_page()
+        page.set_default_timeout(30 * SECONDS)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(self.url + query)
+        page.wait_for_selector("#generate-run")
+        return page
+
+
+@pytest.fixture(scope="module")
+def visit(site: Site, chromium: Any) -> Visits:
+    return Visits(chromium, site.url)
+
+
+@pytest.fixture(scope="module")
+def shared_page(visit: Visits) -> Any:
+    """One visitor for most tests: loading gradio's page is the slow part."""
+    return visit()
+
+
+@pytest.fixture
+def page(shared_page: Any, site: Site) -> Iterator[Any]:
+    """The shared page with a generated picture; the engine at its own speed again afterwards."""
+    shared_page.click("role=tab[name=Generate]")
+    if shared_page.locator("#picture img").count() == 0:
+        generate(shared_page)
+    yield shared_page
+    site.engine.pause = 0.0
+
+
+def shot(page: Any, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+
+def generate(page: Any, prompt: str = "ak by 0", seed: int = 3) -> None:
+    page.fill("#prompt textarea", prompt)
+    page.fill("#seed input", str(seed))
+    page.click("#generate-run")
+    page.wait_for_selector("#generate-status .w-done")
+
+
+def attribute(page: Any) -> None:
+    page.click("#attribute-run")
+    page.wait_for_selector("#attribute-status .w-done")
+
+
+def fits(page: Any) -> bool:
+    """No sideways scrolling."""
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_from_prompt_to_forgetting(shared_page: Any) -> None:
+    page = shared_page
+    shot(page, "1-fresh")
+    assert page.is_disabled("#attribute-run")
+    generate(page)
+    assert page.get_attribute("#picture img", "alt") == "Your picture: ak by 0"
+    attribute(page)
+    labels = page.locator("#gallery .w-label").all_inner_texts()
+    assert len(labels) == 24
+    assert re.match(r"#1 · −?[\d.]+", labels[0])
+    assert page.locator("#gallery img:not([alt=''])").count() == 24
+    page.click("#table-box button")
+    assert page.locator("#table tbody tr").count() == 24
+    shot(page, "2-answer")
+
+    page.click("#gallery li:nth-child(5) button")
+    page.wait_for_selector("#record .w-browse >> text=#5 of 24")
+    facts = page.inner_text("#record dl")
+    assert "Artist" in facts and "Caption" in facts and "Licence" in facts
+    assert page.locator("#record .w-heat").count() == 1
+    assert page.get_attribute("#gallery li:nth-child(5) button", "aria-current") == "true"
+    shot(page, "3-record")
+
+    page.click("#forget-run")
+    page.wait_for_selector("#forget-status .w-done")
+    assert page.locator(".w-strengths figure").count() == 5
+    assert page.locator(".w-others figure").count() >= 1
+    shot(page, "4-forgetting")
+
+
+def test_the_timestep_slider_ranks_anew_without_the_model(page: Any, site: Site) -> None:
+    attribute(page)
+    before = page.locator("#gallery .w-card").evaluate_all("cards => cards.map(c => c.dataset.id)")
+    site.engine.pause = 30.0  # any work on the model would outlast the test
+    page.locator("#timestep input[type=range]").focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("!document.querySelector('#all-timesteps input').checked")
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('#gallery .w-card')]"
+        ".map(c => c.dataset.id).join() !== before",
+        arg=",".join(before),
+    )
+    page.check("#all-timesteps input")
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('#gallery .w-card')]"
+        ".map(c => c.dataset.id).join() === before",
+        arg=",".join(before),
+    )
+
+
+def test_stop_answers_within_a_second_and_the_page_goes_on(page: Any, site: Site) -> None:
+    site.engine.pause = 0.4
+    page.click("#attribute-run")
+    page.wait_for_selector("#attribute-status .w-working")
+    page.wait_for_selector("#attribute-stop")
+    time.sleep(0.8)
+    began = time.monotonic()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#attribute-status .w-stopped")
+    assert time.monotonic() - began < 1.5
+    assert page.is_hidden("#attribute-stop")
+    shot(page, "5-stopped")
+    site.engine.pause = 0.0
+    attribute(page)
+
+
+def test_a_waiting_visitor_is_told_and_can_cancel(page: Any, visit: Visits, site: Site) -> None:
+    first, second = page, visit()
+    site.engine.pause = 0.3
+    first.fill("#prompt textarea", "bk by 1")
+    first.click("#generate-run")
+    first.wait_for_selector("#generate-status .w-working >> text=/of/")
+    second.fill("#prompt textarea", "ck by 2")
+    second.click("#generate-run")
+    second.wait_for_selector("#generate-status >> text=Waiting for the model")
+    second.click("#generate-stop")
+    second.wait_for_selector("#generate-status >> text=Cancelled before it began")
+    assert second.is_enabled("#generate-run")
+    site.engine.pause = 0.0
+    first.wait_for_selector("#generate-status .w-done")
+    generate(second)
+    second.context.close()
+
+
+def test_mistakes_are_told_in_words(page: Any) -> None:
+    page.fill("#prompt textarea", "  ")
+    page.click("#generate-run")
+    page.wait_for_selector("#generate-status .w-refused")
+    assert "The prompt is empty" in page.inner_text("#generate-status")
+    page.click("role=tab[name=Upload]")
+    page.click("#use-run")
+    page.wait_for_selector("#use-status .w-refused")
+    assert "Choose a picture first" in page.inner_text("#use-status")
+    shot(page, "6-refused")
+
+
+def test_an_upload_gets_captions_and_a_warning(page: Any, tmp_path: Path) -> None:
+    picture, noise = tmp_path / "mine.png", tmp_path / "broken.png"
+    tiny_images(1, seed=9)[0].resize((64, 48)).save(picture)
+    noise.write_bytes(b"this is no picture")
+    page.click("role=tab[name=Upload]")
+    page.set_input_files("#upload input[type=file]", picture)
+    page.click("#nearest button >> nth=0")
+    page.wait_for_function("document.querySelector('#upload-prompt textarea').value !== ''")
+    page.click("#use-run")
+    page.wait_for_selector("#picture-caption >> text=No ground truth")
+    shot(page, "7-upload")
+    attribute(page)
+    assert page.locator("#gallery .w-card").count() == 24
+    page.click("#upload button[aria-label='Remove Image']")
+    page.set_input_files("#upload input[type=file]", noise)
+    page.wait_for_timeout(0.5 * SECONDS)
+    page.click("#use-run")
+    page.wait_for_selector("#use-status .w-refused")
+    assert "Not an image" in page.inner_text("#use-status")
+
+
+def test_a_link_repeats_the_question(page: Any, visit: Visits, tmp_path: Path) -> None:
+    generate(page)
+    attribute(page)
+    page.wait_for_function("document.querySelector('#link textarea, #link input').value !== ''")
+    query = "?" + urlsplit(page.input_value("#link textarea, #link input")).query
+    assert query == "?prompt=ak+by+0&seed=3&method=abu&k=24"
+    with page.expect_download() as download:
+        page.click("#zip")
+    download.value.save_as(tmp_path / "answer.zip")
+    assert (tmp_path / "answer.zip").read_bytes()[:2] == b"PK"
+
+    followed = visit(query)
+    followed.wait_for_selector("#attribute-status .w-done")
+    assert followed.input_value("#prompt textarea") == "ak by 0"
+    scores = page.locator("#gallery .w-label").all_inner_texts()
+    assert followed.locator("#gallery .w-label").all_inner_texts() == scores
+    followed.goto(visit.url + "?prompt=x&seed=-1")
+    followed.wait_for_selector(".toast-body")
+    assert "cannot be followed" in followed.inner_text(".toast-body")
+    followed.context.close()
+
+
+def test_ctrl_enter_runs_the_step_one_is_in(page: Any) -> None:
+    page.fill("#prompt textarea", "dk by 3")
+    page.locator("#prompt textarea").press("Control+Enter")
+    page.wait_for_selector("#generate-status .w-working")
+    page.wait_for_selector("#generate-status .w-done")
+    page.locator("#method input").press("Control+Enter")
+    page.wait_for_selector("#attribute-status .w-working")
+    page.wait_for_selector("#attribute-status .w-done")
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_has_a_dark_mode(visit: Visits) -> None:
+    page = visit(width=375)
+    assert fits(page)
+    generate(page)
+    attribute(page)
+    page.click("#forget-run")
+    page.wait_for_selector("#forget-status .w-done")
+    assert fits(page)
+    shot(page, "8-phone-light")
+
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.click("#light-switch")
+    assert page.get_attribute("#light-switch", "aria-pressed") == "true"
+    assert page.evaluate(ground) != light
+    assert fits(page)
+    shot(page, "9-phone-dark")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    shot(page, "10-dark")
+    page.reload()
+    page.wait_for_selector("#generate-run")
+    page.wait_for_function("document.body.classList.contains('dark')")
+    page.context.close()
+
+
+def test_no_request_left_the_machine_and_nothing_broke(visit: Visits) -> None:
+    """Runs last: looks back at every page that the tests above opened."""
+    assert len(visit.asked) > 50
+    assert {url for url in visit.asked if urlsplit(url).hostname not in LOCAL} == set()
+    assert visit.errors == []

@@ -1,0 +1,149 @@
+"""The page's API through gradio_client, as scripts call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from attribution.types import Attribution, Query
+from tests.app.conftest import HELD_OUT, RECORDS, Site
+from tests.tiny import RESOLUTION, tiny_images
+
+
+@pytest.fixture(scope="module")
+def client(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    downloads = tmp_path_factory.mktemp("downloads")
+    client = Client(site.url, download_files=downloads, verbose=False)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.png"
+    tiny_images(1, seed=4)[0].save(path)
+    return path
+
+
+def refused(client: Client, **arguments: Any) -> str:
+    """The message a client gets; it never contains a traceback."""
+    with pytest.raises(AppError) as error:
+        client.predict(**arguments)
+    assert "Traceback" not in str(error.value)
+    return str(error.value)
+
+
+def test_methods_say_which_are_available(client: Client) -> None:
+    methods = {m["name"]: m for m in client.predict(api_name="/methods")}
+    assert set(methods["abu"]) == {"name", "kind", "title", "available", "why"}
+    assert methods["abu"]["available"]
+    assert not methods["trak"]["available"] and methods["trak"]["why"]
+
+
+def test_generate_returns_the_engine_s_picture(client: Client, site: Site) -> None:
+    path = client.predict(prompt="ak by 0", seed=5, api_name="/generate")
+    *_, query = site.engine.generate("ak by 0", 5)
+    assert Image.open(path).tobytes() == query.image.tobytes()
+
+
+def test_attribute_returns_the_result_with_served_images(client: Client, site: Site) -> None:
+    result = client.predict(
+        prompt="ak by 0", seed=5, methods=["abu", "clip"], top_k=6, api_name="/attribute"
+    )
+    assert result["schema"] == 1
+    assert result["query"]["seed"] == 5
+    assert [m["name"] for m in result["methods"]] == ["abu", "clip"]
+    rows = result["methods"][0]["results"]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(Image.open(row["file"]).size[0] > 0 for row in rows)
+    (expected,) = [a for a in _answers(site, "ak by 0", 5) if a.method == "abu"]
+    assert [row["record"] for row in rows] == list(expected.ids[:6])
+
+
+def _answers(site: Site, prompt: str, seed: int) -> list[Attribution]:
+    (query,) = [q for q in site.engine.generate(prompt, seed) if isinstance(q, Query)]
+    items = site.engine.attribute(query, ("abu",), 6)
+    return [item for item in items if isinstance(item, Attribution)]
+
+
+def test_attribute_takes_an_uploaded_image(client: Client, picture: Path) -> None:
+    result = client.predict(
+        prompt="ak by 0", image=handle_file(picture), top_k=3, api_name="/attribute"
+    )
+    assert result["query"]["seed"] is None
+    assert len(result["methods"][0]["results"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"prompt": "  "}, "prompt is empty"),
+        ({"prompt": "a", "seed": -1}, "seed has to be"),
+        ({"prompt": "a", "seed": 2**32}, "seed has to be"),
+        ({"prompt": "a", "top_k": 0}, "top-k has to be"),
+        ({"prompt": "a", "top_k": RECORDS - HELD_OUT + 1}, "top-k has to be"),
+        ({"prompt": "a", "methods": []}, "o method given"),
+        ({"prompt": "a", "methods": ["nonsense"]}, "nknown method"),
+        ({"prompt": "a", "methods": ["trak"]}, "trak"),
+        ({"prompt": "a", "regions": [[0, 0, RESOLUTION + 1, 4]]}, "region"),
+        ({"prompt": "a", "regions": [[0, 0, 4, 4]]}, "not available yet"),
+        ({"prompt": "a", "image": "/etc/passwd"}, "handle_file"),
+    ],
+)
+def test_bad_requests_get_one_line(client: Client, arguments: dict[str, Any], words: str) -> None:
+    assert words in refused(client, **arguments, api_name="/attribute")
+
+
+def test_files_of_the_server_cannot_be_read(site: Site) -> None:
+    """A forged upload that names a file of the server."""
+    forged = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    body = {"data": ["a", 0, forged, None, ["abu"], 3]}
+    call = httpx.post(f"{site.url}gradio_api/call/attribute", json=body).json()
+    answer = httpx.get(f"{site.url}gradio_api/call/attribute/{call['event_id']}").text
+    assert "event: error" in answer and "root:" not in answer
+    assert httpx.get(f"{site.url}gradio_api/file=/etc/passwd").status_code in (403, 404)
+
+
+def test_detect_validates_and_says_not_yet(client: Client, picture: Path, tmp_path: Path) -> None:
+    call = {"image": handle_file(picture), "threshold": 0.3, "detector": "grounding-dino"}
+    assert "not available yet" in refused(client, **call, text="a dog.", api_name="/detect")
+    assert "empty" in refused(client, **call, text=" ", api_name="/detect")
+    call["threshold"] = 2.0
+    assert "threshold" in refused(client, **call, text="a dog.", api_name="/detect")
+    noise = tmp_path / "noise.png"
+    noise.write_bytes(b"no image at all")
+    call |= {"image": handle_file(noise), "threshold": 0.3}
+    assert "ot an image" in refused(client, **call, text="a dog.", api_name="/detect")
+
+
+def test_only_the_contract_s_endpoints_are_public(client: Client) -> None:
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(named) == {"/methods", "/generate", "/detect", "/attribute"}
+
+
+def test_pictures_are_served_by_id_and_nothing_else(site: Site) -> None:
+    record = site.engine.random_records(1, seed=0)[0]
+    good = httpx.get(f"{site.url}picture", params={"id": record.id})
+    assert good.headers["content-type"] == "image/png"
+    assert "immutable" in good.headers["cache-control"]
+    for wrong in ("", "../../etc/passwd", "no such record"):
+        assert httpx.get(f"{site.url}picture", params={"id": wrong}).status_code == 404
+
+
+def test_every_answer_carries_the_policy(site: Site) -> None:
+    policy = httpx.get(site.url).headers["content-security-policy"]
+    assert "connect-src 'self'" in policy and "http" not in policy
+
+
+def test_monitoring_and_history_are_off(site: Site) -> None:
+    assert httpx.get(f"{site.url}monitoring").status_code != 200
+    config = httpx.get(f"{site.url}config").json()
+    assert config["analytics_enabled"] is False
+    assert config["run_history"] is False

@@ -1,0 +1,191 @@
+"""The parts of the page that need no browser: numbers, heat maps, plots, jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from app import heatmap
+from app.jobs import OUR_FAULT, Ended, Jobs
+from app.markup import Unit, chips
+from app.panels.forget import percent
+from app.panels.plots import artists_plot, spread_plot
+from app.spaces_gpu import gpu
+from app.status import left, progress_line
+from attribution.types import ArtistShare, Attribution, Cancelled, Progress, UserError
+
+
+def _nothing(*_: object) -> Iterator[object]:
+    yield from ()
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    parts = ("generate", "attribute", "forget", "suggest_captions")
+    return Jobs(SimpleNamespace(**dict.fromkeys(parts, _nothing)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("top", "score", "shown", "words"),
+    [
+        (0.0046, 0.0046, "4.60", "×10⁻³"),
+        (0.046, -0.0046, "−4.6", "×10⁻³"),
+        (0.5, 0.25, "0.25", ""),
+        (812.0, 3.14159, "3.14", ""),
+        (4.6e-8, 1e-9, "1.0", "×10⁻⁹"),
+        (0.0, 0.0, "0", ""),
+    ],
+)
+def test_scores_read_well(top: float, score: float, shown: str, words: str) -> None:
+    unit = Unit.of(np.array([top, score, np.nan], dtype=np.float64))
+    assert unit.words == words
+    assert unit.show(score, 3 if top != 0.046 and top != 4.6e-8 else 2) == shown
+    assert unit.show(float("nan")) == "–"
+
+
+def test_heat_maps_lie_where_the_change_is() -> None:
+    change = np.zeros((16, 16), dtype=np.float32)
+    change[1:4, 12:15] = 0.02
+    change[12:14, 2:4] = -0.01
+    pixels = np.asarray(heatmap.overlay(change))
+    assert pixels.shape == (256, 256, 4)
+    assert tuple(pixels[40, 216, :3]) == heatmap.WORSE and pixels[40, 216, 3] > 150
+    assert tuple(pixels[208, 48, :3]) == heatmap.BETTER and pixels[208, 48, 3] > 60
+    assert pixels[128, 128, 3] == 0
+    assert heatmap.in_words(change) == "Most in the upper right: 100 % of the worsening."
+    assert "nowhere" in heatmap.in_words(-np.ones((4, 4), dtype=np.float32))
+
+
+def test_heat_maps_survive_nan_and_zeros() -> None:
+    change = np.full((8, 8), np.nan, dtype=np.float32)
+    assert np.asarray(heatmap.overlay(change))[..., 3].max() == 0
+
+
+def answer(scores: np.ndarray, **more: object) -> Attribution:
+    count = len(scores)
+    return Attribution(
+        method="abu",
+        kind="unlearning",
+        ids=tuple(str(i) for i in range(count)),
+        rows=np.arange(count),
+        scores=np.sort(scores)[::-1].astype(np.float32),
+        standard_error=np.zeros(count, dtype=np.float32),
+        flip=np.zeros(count, dtype=np.int8),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_the_spread_says_what_it_draws() -> None:
+    scores = np.linspace(-0.001, 0.01, 100)
+    cells = np.zeros((100, 1, 2, 4), dtype=np.float32)
+    plot = spread_plot(answer(scores, cells=cells, noise_floor=0.001), top_k=10)
+    assert "100 pictures scored" in plot and "w-noise" in plot and "the 10 shown" in plot
+
+
+@pytest.mark.parametrize("scores", [np.zeros(5), np.array([0.3]), np.array([]), np.full(4, -1e-9)])
+def test_the_spread_of_odd_answers(scores: np.ndarray) -> None:
+    assert "nan" not in spread_plot(answer(scores), top_k=3)
+
+
+def test_artists_are_escaped_and_counted() -> None:
+    shares = [ArtistShare(f"<b>{i}", 0.1, ("a",)) for i in range(10)]
+    plot = artists_plot(shares)
+    assert "<b>" not in plot and "2 more artists" in plot
+    assert "noise" in artists_plot([])
+
+
+def test_words_of_waiting() -> None:
+    assert left(None) == "" and left(0.2) == "a moment left"
+    assert left(12.3) == "about 13 s left" and left(200) == "about 4 min left"
+    line = progress_line(Progress("scoring", 3, 12, 1.0, 3.0))
+    assert "Scoring" in line and "3 of 12" in line and 'aria-valuenow="25"' in line
+    assert percent(0.5) == "50 %" and percent(0.004) == "0.4 %" and percent(0.00004) == "0.00 %"
+    assert "&lt;i&gt;" in chips([("1", "<i>")], "Try") and chips([], "Try") == ""
+
+
+class Work:
+    """A generator that records whether it was closed."""
+
+    def __init__(self, steps: int, error: Exception | None = None) -> None:
+        self.steps, self.error, self.closed = steps, error, False
+
+    def __call__(self) -> Iterator[Progress | str]:
+        try:
+            for i in range(self.steps):
+                yield Progress("counting", i + 1, self.steps)
+            if self.error is not None:
+                raise self.error
+            yield "result"
+        finally:
+            self.closed = True
+
+
+def test_a_job_ends_with_its_result(jobs: Jobs) -> None:
+    work = Work(3)
+    jobs.enqueue("me", "step")
+    *progress, last = jobs.follow("me", "step", work)
+    assert last == "result" and progress and work.closed
+
+
+@pytest.mark.parametrize(
+    ("error", "how", "words"),
+    [
+        (UserError("the prompt is empty"), "refused", "The prompt is empty."),
+        (Cancelled(), "stopped", "Stopped. The model is as it was."),
+        (RuntimeError("secret path"), "failed", OUR_FAULT),
+    ],
+)
+def test_errors_become_words(jobs: Jobs, error: Exception, how: str, words: str) -> None:
+    *_, last = jobs.follow("me", "step", Work(1, error))
+    assert last == Ended(how, words)  # type: ignore[arg-type]
+
+
+def test_stop_ends_a_running_job_and_closes_its_work(jobs: Jobs) -> None:
+    work = Work(1000)
+    jobs.enqueue("me", "step")
+    running = jobs.follow("me", "step", work)
+    next(running)
+    assert jobs.stop("me", "step") is True
+    assert isinstance(next(running), Ended)
+    assert work.closed
+
+
+def test_stop_before_the_turn_means_the_work_never_starts(jobs: Jobs) -> None:
+    work = Work(3)
+    jobs.enqueue("me", "step")
+    assert jobs.stop("me", "step") is False
+    jobs.enqueue("me", "step")  # a second click, after the cancelled first
+    (first,) = jobs.follow("me", "step", work)
+    assert isinstance(first, Ended) and first.how == "stopped" and not work.closed
+    *_, second = jobs.follow("me", "step", work)
+    assert second == "result"
+
+
+def test_a_visitor_who_leaves_closes_the_work(jobs: Jobs) -> None:
+    work = Work(1000)
+    running = jobs.follow("me", "step", work)
+    next(running)
+    running.close()
+    assert work.closed
+
+
+def test_one_visitor_cannot_stop_another(jobs: Jobs) -> None:
+    jobs.enqueue("me", "step")
+    running = jobs.follow("me", "step", Work(5))
+    next(running)
+    stopper = threading.Thread(target=jobs.stop, args=("you", "step"))
+    stopper.start()
+    stopper.join()
+    *_, last = running
+    assert last == "result"
+
+
+def test_gpu_is_nothing_without_spaces() -> None:
+    def work() -> int:
+        return 7
+
+    assert gpu(60)(work) is work
