@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--region", action="append", metavar="x0,y0,x1,y1", help="a box in pixels of the picture")
     add("--mask", metavar="FILE", help="a mask of the picture's size, white where the region is")
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
-    add("--top-k", default=str(defaults.TOP_K), metavar="K")
+    add("--top-k", metavar="K", help=f"default {defaults.TOP_K}, or all records if there are fewer")
     add("--exhaustive", action="store_true", help="score every training record, no shortlist")
     add("--scores", action="store_true", help="also write scores_<method>.npy, float32 [N]")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -83,7 +83,9 @@ def _run(args: argparse.Namespace) -> None:
     from attribution.engine import Engine
 
     engine = Engine(args.index, args.device)
-    top_k = validate.top_k(args.top_k, engine.n_train)
+    top_k = min(defaults.TOP_K, engine.n_train)
+    if args.top_k is not None:
+        top_k = validate.top_k(args.top_k, engine.n_train)
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
     _check_region(args, picture.size if picture else (engine.resolution, engine.resolution))
     if picture is not None:
