@@ -29,11 +29,14 @@ from evaluation.world import world_of
 
 PROMPT, SEED = "an ice cream cone, dessert, by Gerald G.", 7
 TIMEOUT = 1800.0
+ROOT = Path(__file__).parent.parent
+APP = ROOT / "app.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `boot`."""
     parser.add_argument("--cpu-threads", type=int, default=2, help="of the page; a Space has 2")
+    parser.add_argument("--top-k", type=int, default=defaults.TOP_K, metavar="K")
     parser.add_argument("--clean", action="store_true", help="a new environment, requirements.txt")
     parser.add_argument("--wheels", metavar="URL", help="index of torch for --clean")
 
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     results = world.results(args, "boot", settings)
     with tempfile.TemporaryDirectory(prefix="boot-") as folder:
         python = clean_environment(Path(folder), args.wheels) if args.clean else sys.executable
-        line = boot(python, args.index, args.cpu_threads)
+        line = boot(python, args.index, args.cpu_threads, args.top_k)
     results.add(time.strftime("%Y-%m-%dT%H:%M:%S"), **line)
 
 
@@ -54,18 +57,18 @@ def clean_environment(folder: Path, wheels: str | None) -> str:
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = str(folder / "venv/bin/python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    pip += ["-c", "constraints.txt"]
+    pip += ["-c", str(ROOT / "constraints.txt")]
     if wheels:
         subprocess.run([*pip, "torch", "--index-url", wheels], check=True)
-    subprocess.run([*pip, "-r", "requirements.txt"], check=True)
+    subprocess.run([*pip, "-r", str(ROOT / "requirements.txt")], check=True)
     return python
 
 
-def boot(python: str, index: Path, threads: int) -> dict[str, float]:
+def boot(python: str, index: Path, threads: int, top_k: int) -> dict[str, float]:
     """Seconds from the start of the process, and its peak memory."""
     port = free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    command = [python, "app.py", "--index", str(index), "--port", str(port), "--device", "cpu"]
+    command = [python, str(APP), "--index", str(index), "--port", str(port), "--device", "cpu"]
     began = time.perf_counter()
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -74,7 +77,7 @@ def boot(python: str, index: Path, threads: int) -> dict[str, float]:
         seconds = {"page": time.perf_counter() - began}
         call(address, "generate", [PROMPT, SEED])
         seconds["picture"] = time.perf_counter() - began
-        arguments = [PROMPT, SEED, None, None, [defaults.METHOD], defaults.TOP_K]
+        arguments = [PROMPT, SEED, None, None, [defaults.METHOD], top_k]
         asked = time.perf_counter()
         answer = call(address, "attribute", arguments)
         seconds["answer"] = time.perf_counter() - began

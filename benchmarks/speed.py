@@ -49,11 +49,11 @@ def _measure(engine: Any, prompt: str, args: argparse.Namespace) -> dict[str, An
     began = time.perf_counter()
     query = last(engine.generate(prompt, seed_of(prompt), steps=STEPS), Query)
     generated = time.perf_counter() - began
+    top_k = min(defaults.TOP_K, engine.n_train)
     with clocked(engine.denoiser.unet) as clock:
         began = time.perf_counter()
-        answer = last(
-            engine.attribute(query, (args.method,), defaults.TOP_K, args.exhaustive), Attribution
-        )
+        job = engine.attribute(query, (args.method,), top_k, args.exhaustive)
+        answer = last(job, Attribution)
         total = time.perf_counter() - began
     return {
         "generate": round(generated, 3),
