@@ -12,7 +12,7 @@ UNKNOWN = "unknown artist"
 
 
 def artist_shares(
-    ids: Sequence[str], scores: np.ndarray, artists: Sequence[Sequence[str]], floor: float
+    ids: Sequence[str], scores: np.ndarray, artists: Sequence[Sequence[str] | None], floor: float
 ) -> list[ArtistShare]:
     """Shares of sum_i max(score_i - floor, 0), each record's part split evenly over its artists.
 
@@ -26,7 +26,7 @@ def artist_shares(
     for record_id, part, names in zip(ids, excess, artists, strict=True):
         if part <= 0.0:
             continue
-        hands = tuple(dict.fromkeys(names)) or (UNKNOWN,)
+        hands = tuple(dict.fromkeys(names or ())) or (UNKNOWN,)
         for name in hands:
             shares[name] = shares.get(name, 0.0) + float(part) / len(hands) / total
             records.setdefault(name, []).append(record_id)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 
 from attribution import catalogue, defaults, layout, report, sampling, saved, validate
@@ -62,6 +63,7 @@ class Engine:
 
         device: "auto", "cpu" or "cuda". verify: how to check the index, as in Index.open.
         """
+        torch.backends.cudnn.allow_tf32 = False  # scores are tiny differences of losses
         self.index = Index.open(index_dir, verify)
         self.manifest: dict[str, Any] = self.index.manifest
         self.index_hash: str = self.index.index_hash
@@ -179,7 +181,7 @@ class Engine:
         """Influence above the noise floor split over the artists, greatest share first."""
         n_cells = len(attribution.timesteps) or 1
         floor = score_floor(attribution.noise_floor, n_cells)
-        names = [self.index.record(row)["artists"] or () for row in attribution.rows]
+        names = self.index.records["artists"].take(attribution.rows).to_pylist()
         return artist_shares(attribution.ids, attribution.scores, names, floor)
 
     def suggest_captions(self, image: Image.Image, k: int = 5) -> list[str]:

@@ -1,0 +1,46 @@
+"""`python -m precompute examples`: saved answers of an index, small, refused by any other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from attribution import layout
+from attribution.engine import Engine
+from attribution.index import Index
+from attribution.saved import load_example
+from attribution.types import UserError
+from precompute.__main__ import main
+from tests.precompute.worlds import image_folder, make_index
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, tiny_model) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    model = shutil.copytree(tiny_model, folder / "model")
+    (model / layout.GENERATION).write_text('{"steps": 2, "guidance": 1.0}')
+    return make_index(folder / "index", model, image_folder(folder / "data", 6))
+
+
+def test_an_example_is_made_remade_and_read(index) -> None:
+    command = ["examples", "--index", str(index), "--device", "cpu", "--only", "one"]
+    for seed in ("3", "4"):
+        assert main([*command, "--prompt", "ak", "--seed", seed]) == 0
+    engine = Engine(index, "cpu")
+    assert engine.examples() == ["one"]
+    example = engine.example("one")
+    assert (example.query.prompt, example.query.seed, example.query.steps) == ("ak", 4, 2)
+    assert [a.method for a in example.attributions] == ["abu"]
+    folder = index / layout.EXAMPLES / "one"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000
+    Index.open(index, "full")  # examples are no part of what the manifest vouches for
+    with pytest.raises(UserError, match="precompute examples"):
+        load_example(folder, "0" * 64, engine.index.ids)
+
+
+def test_bad_arguments(index, capsys) -> None:
+    for more in (["--only", "nope"], ["--prompt", "a"], ["--prompt", "a", "--only", "../up"]):
+        assert main(["examples", "--index", str(index), *more]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
