@@ -1,4 +1,4 @@
-"""The numbers a default query runs with, in one place; `python -m evaluation` prints the measurements behind them."""
+"""The numbers a default query runs with; `python -m evaluation` prints the measurements behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TOP_K = 24
 STEPS = 50
 GUIDANCE = 3.0
 
-# How many candidates each query rescores unless `exhaustive` is asked for; None scores every training record.
+# Candidates each query rescores unless `exhaustive` is asked for; None: every training record.
 SHORTLIST: int | None = 512
 
 # Unlearning: the relative loss increase one query is solved for, and what it is measured on.

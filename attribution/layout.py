@@ -1,4 +1,4 @@
-"""Every file name of an index on disk, defined once (contract: ARCHITECTURE.md, "The index on disk")."""
+"""Every file name of an index, defined once (contract: ARCHITECTURE.md, "The index on disk")."""
 
 from __future__ import annotations
 

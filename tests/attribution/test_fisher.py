@@ -146,7 +146,7 @@ def test_missing_parameters_are_named(kv):
     diagonal = DiagonalFisher()
     diagonal.accumulate(kv[2])
     assert set(diagonal.subset(kv[0][:2]).values) == set(kv[0][:2])
-    with pytest.raises(UserError, match="conv_in.weight"):
+    with pytest.raises(UserError, match=r"conv_in\.weight"):
         diagonal.subset(["conv_in.weight"])
 
 

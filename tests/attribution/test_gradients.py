@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -99,7 +101,7 @@ def test_uniform_region_is_the_whole_image():
 
 def test_weight_sets_nest(denoiser):
     sets = [set(parameter_names(denoiser.unet, name)) for name in WEIGHT_SETS]
-    assert all(a < b for a, b in zip(sets, sets[1:], strict=False))
+    assert all(a < b for a, b in pairwise(sets))
     kv = linear_modules(denoiser.unet, parameter_names(denoiser.unet, "kv"))
     assert len(kv) == len(sets[0]) and all(m.in_features == 16 for m in kv.values())
     with pytest.raises(UserError, match="weight set"):
