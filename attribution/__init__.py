@@ -1,1 +1,1 @@
-"""Whence: which training images made this picture? Attribution by unlearning, for diffusion models."""
+"""Whence: which training images made this picture? Attribution by unlearning, for text-to-image."""
