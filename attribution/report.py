@@ -201,6 +201,9 @@ def check_new_folder(path: str | Path) -> Path:
         raise UserError(f"{path} exists and is not a folder")
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: give --out a new folder")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {path}: {above} is not a folder to write in")
     return path
 
 
