@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attribution.types import UserError
+from attribution.pipelines import check_supported, choose_device, load_pipeline, tune
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 DEFAULT_GUIDANCE = 4.0
 OnStep = Callable[[int, int], None]
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """'auto' is CUDA where there is one, else the CPU; UserError for a CUDA that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
-    return torch.device(device)
 
 
 @dataclass(eq=False)
@@ -72,25 +61,7 @@ class Denoiser:
 
         Raises UserError when the model is missing, unreadable or of an unsupported kind.
         """
-        from diffusers import StableDiffusionPipeline
-
-        if not Path(model).exists() and str(model).count("/") != 1:
-            raise UserError(
-                f"no model at {model}: expected a diffusers pipeline folder or a hub id"
-            )
-        try:
-            with _quiet_loading():
-                pipe = StableDiffusionPipeline.from_pretrained(
-                    str(model),
-                    revision=revision,
-                    safety_checker=None,
-                    requires_safety_checker=False,
-                )
-        except (OSError, ValueError) as error:
-            line = (
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            )
-            raise UserError(f"cannot open the model {model}: {line}") from error
+        pipe = load_pipeline(model, revision)
         # cast here: weights may be half precision on disk, and the loader's argument for it has
         # different names in different diffusers versions
         for module in (pipe.unet, pipe.vae, pipe.text_encoder):
@@ -101,12 +72,12 @@ class Denoiser:
     def from_pipeline(cls, pipe: Any, device: str = "cpu") -> Denoiser:
         """Wrap a pipeline in memory: moved to `device`, its modules frozen and set to eval."""
         where = choose_device(device)
-        _check_supported(pipe)
+        check_supported(pipe)
         pipe.set_progress_bar_config(disable=True)
         pipe.to(where)
         for module in (pipe.unet, pipe.vae, pipe.text_encoder):
             module.eval().requires_grad_(False)
-        _tune(pipe.unet, where)
+        tune(pipe.unet, where)
         unet, scale = pipe.unet, 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         side = unet.config.sample_size
         height, width = side if isinstance(side, (tuple, list)) else (side, side)
@@ -281,52 +252,6 @@ class Denoiser:
         return scheduler
 
 
-def _tune(unet: Any, device: torch.device) -> None:
-    """Faster layout on a CPU; on a GPU no TF32, whose rounding is larger than scores are."""
-    if device.type == "cpu":
-        # 15 % faster forwards of the embedded model on AVX2 cores
-        unet.to(memory_format=torch.channels_last)
-    elif device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """No progress bars while a model loads: the library never prints."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    loggings = [diffusers_logging, transformers_logging]
-    shown = [log for log in loggings if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
-
-
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype errors are computed in: float32, or float64 where the model is."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _check_supported(pipe: Any) -> None:
-    """UserError naming the first thing about the pipeline that the losses here do not cover."""
-    kind = getattr(pipe.scheduler.config, "prediction_type", None)
-    if kind not in PREDICTION_TYPES:
-        raise UserError(
-            f"unsupported prediction_type {kind!r}: not in {', '.join(PREDICTION_TYPES)}"
-        )
-    unet, vae = pipe.unet.config, pipe.vae.config
-    if unet.in_channels != vae.latent_channels or unet.out_channels != unet.in_channels:
-        raise UserError(
-            f"unsupported model: UNet channels {unet.in_channels} in and {unet.out_channels} out, "
-            f"VAE {vae.latent_channels}; inpainting and learned variances are not supported"
-        )
-    if getattr(unet, "addition_embed_type", None) or getattr(unet, "class_embed_type", None):
-        raise UserError(
-            "unsupported model: only text-conditioned UNets of the Stable Diffusion 1/2 type"
-        )
