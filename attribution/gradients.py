@@ -158,16 +158,30 @@ def query_gradient(
     """
     noise, t = query_draws(denoiser, timesteps, draws, seed, first_draw=first_draw)
     total: Gradients = {}
-    with trainable(denoiser.unet, names) as parameters, torch.enable_grad():
-        for part in torch.arange(len(t)).split(batch_size):
-            error = denoiser.squared_error(
-                *_expanded(latents, cond, len(part)), noise[part], t[part]
-            )
-            loss = region_loss(error, weights).sum() / len(t)
-            grads = torch.autograd.grad(loss, parameters)
-            for name, grad in zip(names, grads, strict=True):
-                total[name] = total[name] + _wide(grad) if name in total else _wide(grad)
+    for part in torch.arange(len(t)).split(batch_size):
+        some = draws_gradient(denoiser, latents, cond, noise[part], t[part], names, weights)
+        share = len(part) / len(t)
+        total = {name: total.get(name, 0.0) + share * grad for name, grad in some.items()}
     return total
+
+
+def draws_gradient(
+    denoiser: Denoiser,
+    latents: Tensor,
+    cond: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    names: Sequence[str],
+    weights: Tensor | None = None,
+) -> Gradients:
+    """∇L(ẑ, θ) averaged over the draws noise [B, C, h, w], timesteps [B]; see query_gradient."""
+    count = len(timesteps)
+    with trainable(denoiser.unet, names) as parameters, torch.enable_grad():
+        error = denoiser.squared_error(
+            latents.expand(count, -1, -1, -1), cond.expand(count, -1, -1), noise, timesteps
+        )
+        grads = torch.autograd.grad(region_loss(error, weights).mean(), parameters)
+    return {name: _wide(grad) for name, grad in zip(names, grads, strict=True)}
 
 
 @contextmanager
@@ -199,10 +213,6 @@ def _keep(name: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> A
 def _three_axes(x: Tensor) -> Tensor:
     """[B, …, f] → [B, L, f]; a layer without tokens has L = 1."""
     return _wide(x).reshape(x.shape[0], -1, x.shape[-1])
-
-
-def _expanded(latents: Tensor, cond: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    return latents.expand(count, -1, -1, -1), cond.expand(count, -1, -1)
 
 
 def _looped_gradients(

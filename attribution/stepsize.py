@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 TOLERANCE = 0.02
@@ -30,25 +30,42 @@ def solve_step(
     tolerance: float = TOLERANCE,
     evaluations: int = EVALUATIONS,
 ) -> Step:
-    """The step s > 0 with increase(s) = wanted > 0 within `tolerance` of it; increase(0) is 0.
+    """`step_search` over a function: increase(s) is the loss gained by the step s > 0."""
+    search = step_search(wanted, first, tolerance=tolerance, evaluations=evaluations)
+    step = next(search)
+    while True:
+        try:
+            step = search.send(increase(step))
+        except StopIteration as stop:
+            found: Step = stop.value
+            return found
+
+
+def step_search(
+    wanted: float,
+    first: float,
+    *,
+    tolerance: float = TOLERANCE,
+    evaluations: int = EVALUATIONS,
+) -> Generator[float, float, Step]:
+    """Yields steps to try, is sent the increase of each, returns the Step for `wanted` > 0.
 
     Starts at `first` (from the slope), widens until the wanted value is bracketed, then
     interpolates inside. A loss that is not finite counts as too much. Where the wanted increase is
-    not found, the step with the largest increase seen below it (`reached` False), 0 if there was
-    none.
+    not found within `tolerance` of it, the step with the largest increase seen below it (`reached`
+    False), 0 if there was none.
     """
     seen = {0.0: 0.0}
-    step = first if math.isfinite(first) and first > 0 else 1.0
+    step: float | None = first if math.isfinite(first) and first > 0 else 1.0
     for _ in range(evaluations):
-        value = increase(step)
+        if step is None:
+            break
+        value = yield step
         if abs(value - wanted) <= tolerance * wanted:
             return Step(step, value, True)
         seen[step] = value if math.isfinite(value) else math.inf
         above = [s for s, v in seen.items() if v > wanted]
-        following = _between(seen, min(above), wanted) if above else _beyond(seen, wanted)
-        if following is None:
-            break
-        step = following
+        step = _between(seen, min(above), wanted) if above else _beyond(seen, wanted)
     best = max((s for s, v in seen.items() if v < wanted), key=seen.__getitem__)
     return Step(best, seen[best], False)
 

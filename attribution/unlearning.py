@@ -12,27 +12,29 @@ Eq. 5: θ ← θ + (α/N) F⁻¹ ∇L(ẑ, θ).
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from attribution.cells import batch_size_for
+from attribution.delta import Delta, applied
 from attribution.denoiser import Denoiser
 from attribution.fisher import Curvature
-from attribution.gradients import query_draws, query_gradient, region_loss
-from attribution.stepsize import solve_step
+from attribution.gradients import Gradients, draws_gradient, query_draws, region_loss
+from attribution.stepsize import step_search
 from attribution.types import Progress, UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
 
+__all__ = ["Delta", "UnlearnConfig", "Unlearned", "applied", "unlearn"]
+
 STAGE = "unlearn"
 CURVATURES = ("diagonal", "ekfac", "none")
+# Samples of one forward and backward; a backward costs about two forwards.
+MOST_SAMPLES, GRADIENT_COST, EXPECTED_EVALUATIONS = 20, 3, 6
 # Paper, appendix C: step sizes α of one Newton step on COCO, by weight set.
 PAPER_ALPHA = {"kv": 0.01, "cross-attn": 0.005, "attn": 0.005, "full": 0.0005}
 
@@ -91,48 +93,6 @@ class UnlearnConfig:
         return alpha / self.n_records
 
 
-@dataclass(frozen=True, eq=False)
-class Delta(Mapping[str, Tensor]):
-    """Δθ by parameter name, on the CPU, float32 (float64 for a float64 model)."""
-
-    tensors: Mapping[str, Tensor]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-    def scaled(self, scale: float) -> Delta:
-        """scale · Δθ."""
-        return Delta({name: tensor * scale for name, tensor in self.tensors.items()})
-
-    def plus(self, other: Mapping[str, Tensor], scale: float = 1.0) -> Delta:
-        """Δθ + scale · other, of the same names."""
-        return Delta({name: t + scale * other[name].to(t) for name, t in self.tensors.items()})
-
-    def norm(self) -> float:
-        """‖Δθ‖₂."""
-        return math.sqrt(sum(float(t.double().square().sum()) for t in self.tensors.values()))
-
-    def save(self, path: str | Path, **about: Any) -> None:
-        """Write safetensors, `about` as its metadata."""
-        from safetensors.torch import save_file
-
-        tensors = {name: t.contiguous() for name, t in self.tensors.items()}
-        save_file(tensors, str(path), metadata={"about": json.dumps(about)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Delta:
-        """Back from `save`."""
-        from safetensors.torch import load_file
-
-        return cls(load_file(str(path)))
-
-
 @dataclass(frozen=True)
 class Unlearned:
     """What unlearning found.
@@ -151,26 +111,6 @@ class Unlearned:
     note: str = ""
 
 
-@contextmanager
-def applied(denoiser: Denoiser, delta: Mapping[str, Tensor], scale: float = 1.0) -> Iterator[None]:
-    """θ0 + scale · Δθ inside the block; on every way out the very bits of before.
-
-    Copies go back, nothing is subtracted: floating-point sums do not undo.
-    """
-    parameters = {name: denoiser.unet.get_parameter(name) for name in delta}
-    saved = {name: p.detach().clone() for name, p in parameters.items()}
-    try:
-        with torch.no_grad():
-            for name, p in parameters.items():
-                change = delta[name].to(p.device) * scale
-                p.copy_(saved[name].to(torch.promote_types(p.dtype, change.dtype)) + change)
-        yield
-    finally:
-        with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(saved[name])
-
-
 def unlearn(
     denoiser: Denoiser,
     latents: Tensor,
@@ -179,36 +119,34 @@ def unlearn(
     config: UnlearnConfig,
     weights: Tensor | None = None,
 ) -> Iterator[Progress | Unlearned]:
-    """Progress per step and line search, at last the Unlearned; at each yield the model holds θ0.
+    """Progress after every few forwards, at last the Unlearned; at each yield the model holds θ0.
 
     latents: ẑ [1, C, h, w]; cond: [1, L, d]; weights: latent-cell weights [h, w] of a region, in
     the gradient and in the line search. Unreachable increase: the largest one found, with a note.
     """
-    began = time.perf_counter()
     job = _Ascent(denoiser, latents, cond, curvature, config, weights)
-    total, note, steps = 2 * config.steps, "", []
-    delta = Delta({n: torch.zeros_like(p).cpu() for n, p in job.parameters()})
+    note, steps = "", []
+    loss0 = yield from job.begin()
     for number in range(config.steps):
-        yield _progress(2 * number, total, began)
-        direction = job.direction(delta, number)
-        yield _progress(2 * number + 1, total, began)
+        direction = yield from job.direction(number)
         goal = (1.0 + config.relative_increase) ** ((number + 1) / config.steps) - 1.0
-        step, reached = job.step(delta, direction, goal)
-        delta = delta.plus(direction, step)
+        step, reached = yield from job.step(direction, goal)
         steps.append(step)
         if not reached:
             note = f"the loss of this picture could not be raised by {goal:.1%}"
             break
-    loss1 = job.loss(delta)
-    increase = loss1 / job.loss0 - 1.0
+    increase = job.here / loss0 - 1.0
     if note:
         note = f"{note}: the largest increase found is {increase:.1%}"
     mean = sum(steps) / len(steps)
-    yield Unlearned(delta, increase, mean, job.loss0, loss1, job.evaluations, note)
+    yield Unlearned(job.delta, increase, mean, loss0, job.here, job.evaluations, note)
 
 
 class _Ascent:
-    """One query's ascent: gradient and held-out loss at θ0 + Δθ, each with the weights put back."""
+    """One query's ascent. delta: Δθ so far; here: the held-out loss at θ0 + Δθ.
+
+    Every method that runs the model is a generator of Progress, and puts θ0 back before each.
+    """
 
     def __init__(
         self,
@@ -222,83 +160,105 @@ class _Ascent:
         self.denoiser, self.latents, self.cond = denoiser, latents, cond
         self.config, self.weights = config, weights
         self.names = parameter_names(denoiser.unet, config.weight_set)
-        self.curvature = curvature.subset(self.names).damped(
-            0.0 if config.preset == "paper" else config.damping
-        )
+        damping = 0.0 if config.preset == "paper" else config.damping
+        self.curvature = curvature.subset(self.names).damped(damping)
         self.timesteps = config.timesteps(denoiser.n_train_timesteps)
-        self.draws = query_draws(
+        self.held_out = query_draws(
             denoiser, self.timesteps, config.search_draws, config.seed, "line-search"
         )
+        zeros = {n: torch.zeros_like(denoiser.unet.get_parameter(n)).cpu() for n in self.names}
+        self.delta, self.here, self.loss0 = Delta(zeros), math.nan, math.nan
         self.evaluations = 0
-        self.loss0 = self.loss(None)
+        self.batch_size = min(MOST_SAMPLES, batch_size_for(denoiser))
+        self.clock = _Clock(config, len(self.timesteps))
 
-    def parameters(self) -> Sequence[tuple[str, Tensor]]:
-        return [(name, self.denoiser.unet.get_parameter(name)) for name in self.names]
+    def begin(self) -> Generator[Progress, None, float]:
+        """L(ẑ, θ0) on the held-out draws."""
+        self.here = self.loss0 = yield from self._loss(self.delta)
+        return self.loss0
 
-    def direction(self, delta: Delta, number: int) -> dict[str, Tensor]:
+    def direction(self, number: int) -> Generator[Progress, None, Gradients]:
         """F⁻¹∇L(ẑ, θ0 + Δθ), minus N·Δθ with the EWC pull: F⁻¹ cancels the F of N·F(θ−θ0)."""
-        first = number * self.config.draws
-        with applied(self.denoiser, delta):
-            gradient = query_gradient(
-                self.denoiser,
-                self.latents,
-                self.cond,
-                self.timesteps,
-                self.config.draws,
-                self.config.seed,
-                self.names,
-                self.weights,
-                first_draw=first,
-            )
-        direction = {n: d.cpu() for n, d in self.curvature.solve(gradient).items()}
-        self.slope = sum(float((gradient[n].cpu() * d).sum()) for n, d in direction.items())
+        draws = self.config.draws
+        noise, t = query_draws(
+            self.denoiser, self.timesteps, draws, self.config.seed, first_draw=number * draws
+        )
+        gradient: Gradients = {}
+        for part in torch.arange(len(t)).split(self.batch_size):
+            with applied(self.denoiser, self.delta):
+                some = draws_gradient(
+                    self.denoiser,
+                    self.latents,
+                    self.cond,
+                    noise[part],
+                    t[part],
+                    self.names,
+                    self.weights,
+                )
+            share = len(part) / len(t)
+            gradient = {n: gradient.get(n, 0.0) + share * g for n, g in some.items()}
+            yield self.clock.after(GRADIENT_COST * len(part))
+        solved = {n: d.cpu() for n, d in self.curvature.solve(gradient).items()}
+        self.slope = sum(float((gradient[n].cpu() * d).sum()) for n, d in solved.items())
         if self.config.ewc:
-            direction = {n: d - self.config.n_records * delta[n] for n, d in direction.items()}
-        return direction
+            return {n: d - self.config.n_records * self.delta[n] for n, d in solved.items()}
+        return solved
 
     def step(
-        self, delta: Delta, direction: Mapping[str, Tensor], goal: float
-    ) -> tuple[float, bool]:
-        """(α/N, whether the relative increase `goal` was reached), starting from θ0 + Δθ."""
+        self, direction: Gradients, goal: float
+    ) -> Generator[Progress, None, tuple[float, bool]]:
+        """Moves Δθ; (α/N, whether the relative increase `goal` over θ0 was reached)."""
+        before = self.delta
         if self.config.fixed_step is not None:
+            self.delta = before.plus(direction, self.config.fixed_step)
+            self.here = yield from self._loss(self.delta)
             return self.config.fixed_step, True
-        here = self.loss(delta) / self.loss0 - 1.0
-
-        def increase(step: float) -> float:
-            return self.loss(delta.plus(direction, step)) / self.loss0 - 1.0 - here
-
-        wanted = goal - here
-        if wanted <= 0:
+        here = self.here / self.loss0 - 1.0
+        if goal <= here:
             return 0.0, True
         # first order: L grows by step · ∇L·F⁻¹∇L
-        first = wanted * self.loss0 / self.slope if self.slope > 0 else 0.0
-        found = solve_step(increase, wanted, first)
+        first = (goal - here) * self.loss0 / self.slope if self.slope > 0 else 0.0
+        search = step_search(goal - here, first)
+        found, trial = None, next(search)
+        while found is None:
+            loss = yield from self._loss(before.plus(direction, trial))
+            try:
+                trial = search.send(loss / self.loss0 - 1.0 - here)
+            except StopIteration as stop:
+                found = stop.value
+        self.delta = before.plus(direction, found.step)
+        self.here = (1.0 + here + found.increase) * self.loss0
         return found.step, found.reached
 
-    @torch.no_grad()
-    def loss(self, delta: Delta | None, batch_size: int = 20) -> float:
+    def _loss(self, delta: Delta) -> Generator[Progress, None, float]:
         """L(ẑ, θ0 + Δθ) on the held-out draws, masked by the region's weights."""
         self.evaluations += 1
-        noise, t = self.draws
+        noise, t = self.held_out
         total = 0.0
-        with applied(self.denoiser, delta or {}):
-            for part in torch.arange(len(t)).split(batch_size):
-                z = self.latents.expand(len(part), -1, -1, -1)
-                c = self.cond.expand(len(part), -1, -1)
+        for part in torch.arange(len(t)).split(self.batch_size):
+            z = self.latents.expand(len(part), -1, -1, -1)
+            c = self.cond.expand(len(part), -1, -1)
+            with torch.no_grad(), applied(self.denoiser, delta):
                 error = self.denoiser.squared_error(z, c, noise[part], t[part])
-                total += float(region_loss(error, self.weights).sum())
+            total += float(region_loss(error, self.weights).sum())
+            yield self.clock.after(len(part))
         return total / len(t)
 
 
-def with_increase(config: UnlearnConfig, relative_increase: float) -> UnlearnConfig:
-    """The same configuration with another relative loss increase."""
-    return replace(config, relative_increase=relative_increase)
+class _Clock:
+    """Progress in forwards, of an expected number: how long a line search takes is not known."""
 
+    def __init__(self, config: UnlearnConfig, timesteps: int) -> None:
+        a_search = EXPECTED_EVALUATIONS * config.search_draws
+        self.total = timesteps * config.steps * (GRADIENT_COST * config.draws + a_search)
+        self.done, self.began = 0, time.perf_counter()
 
-def _progress(done: int, total: int, began: float) -> Progress:
-    seconds = time.perf_counter() - began
-    remaining = seconds / done * (total - done) if done else None
-    return Progress(STAGE, done, total, seconds, remaining)
+    def after(self, forwards: int) -> Progress:
+        """Progress once some more forwards are done."""
+        self.done = min(self.done + forwards, self.total - 1)
+        seconds = time.perf_counter() - self.began
+        left = seconds / self.done * (self.total - self.done)
+        return Progress(STAGE, self.done, self.total, seconds, left)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -214,6 +214,7 @@ class _Run:
             **config,
             "reached": found.reached,
             "alpha_over_n": found.alpha_over_n,
+            "columns": self.options.get("columns"),
             "shortlist": candidates.shortlist,
             "sources": candidates.sources,
             "noise_floor_share": _floor_share(scores, floor),

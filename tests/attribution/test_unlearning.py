@@ -201,3 +201,15 @@ def test_delta_is_a_value(tmp_path):
 def test_bad_configurations_are_refused_where_they_are_made(wrong):
     with pytest.raises(UserError):
         UnlearnConfig(**wrong)
+
+
+def test_progress_counts_up_while_the_model_holds_its_own_weights(world, fisher):
+    before = snapshot(world.denoiser)
+    config = UnlearnConfig(**{**BASE, "draws": 12}, steps=2)
+    seen = []
+    for item in unlearn(world.denoiser, *query(world), fisher, config):
+        assert_same(world.denoiser, before)
+        seen.append(item)
+    assert isinstance(seen.pop(), Unlearned) and len(seen) >= 10
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert all(0 < p.done < p.total and p.remaining >= 0 for p in seen)
