@@ -1,9 +1,10 @@
-"""The share of generated images that copy one record (issue 2, 2d), for training captions and held-
-out captions.
+"""The share of generated images that copy one record (issue 2, 2d), for training captions and for
+held-out captions.
 
 A copy is as near to a record, in pixels and in CLIP, as 95 % of known copies are: training drawings
-put through the model's own autoencoder, moved by a pixel and slightly faded. How often real held-
-out drawings "copy" a training record by the same rule shows what the data themselves repeat.
+put through the model's own autoencoder, moved by a pixel and slightly faded. How often real
+held-out drawings "copy" a training record by the same rule, and real training drawings another one,
+shows what the data themselves repeat.
 
 python -m evaluation near-duplicates
 """
@@ -11,14 +12,14 @@ python -m evaluation near-duplicates
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from evaluation import generated
-from evaluation.copies import Pictures, Thresholds, compare, fit, paired
-from evaluation.data import HELD_OUT
+from evaluation.copies import Pictures, Thresholds, compare, fit, moved, paired
 from evaluation.recogniser import to_tensor
 from evaluation.results import Figure, Summary
 from evaluation.statistics import wilson
@@ -46,21 +47,20 @@ def run(args: argparse.Namespace) -> None:
     if "thresholds" not in results.units:
         results.add("thresholds", **calibrate(world, train, originals))
     unit = results.units["thresholds"]
-    thresholds = Thresholds(unit["distance"], unit["cosine"])
+    against = Against(world, train, originals, Thresholds(unit["distance"], unit["cosine"]))
     sets = {
         "training captions": generated.training_rows(world.records, args.captions),
         "held-out captions": generated.held_out_rows(world.records)[: args.captions],
     }
     for name, rows in sets.items():
+        real = f"real drawings of {name}"
+        if real not in results.units:
+            found = against.judge(rows, world.records.images[rows], without_own=True)
+            results.add(real, **found)
+    for name, rows in sets.items():
         if name not in results.units:
             images = generated.draw_rows(world, rows, sampling, args.cache)
-            results.add(name, **_judged(world, rows, images, train, originals, thresholds))
-    if f"real {HELD_OUT}" not in results.units:
-        rows = world.records.rows(HELD_OUT).tolist()
-        images = world.records.images[rows]
-        results.add(
-            f"real {HELD_OUT}", **_judged(world, rows, images, train, originals, thresholds)
-        )
+            results.add(name, **against.judge(rows, images))
 
 
 def calibrate(world: World, train: np.ndarray, originals: Pictures) -> dict[str, Any]:
@@ -99,37 +99,41 @@ def known_copies(world: World, images: np.ndarray, g: np.random.Generator) -> np
 
 def _moved(picture: np.ndarray, g: np.random.Generator) -> np.ndarray:
     dy, dx = g.integers(-1, 2, size=2).tolist()
-    ink = (1.0 - picture) * (1.0 - 0.05 * g.random())
-    high, wide = ink.shape[:2]
-    ink = np.pad(ink, ((1, 1), (1, 1), (0, 0)), mode="edge")[1 + dy :, 1 + dx :][:high, :wide]
+    ink = moved((1.0 - picture)[None], dy, dx)[0] * (1.0 - 0.05 * g.random())
     return ((1.0 - ink).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _judged(
-    world: World,
-    rows: list[int],
-    images: np.ndarray,
-    train: np.ndarray,
-    originals: Pictures,
-    thresholds: Thresholds,
-) -> dict[str, Any]:
-    """Per picture: how many records it copies, the nearest in pixels, its distance and cosine, and
-    whether it is its own.
-    """
-    distances, cosines = compare(Pictures.of(images, world.clip), originals)
-    copies = thresholds.are_copies(distances, cosines)
-    nearest = distances.argmin(1)
-    every = np.arange(len(rows))
-    place = {int(row): n for n, row in enumerate(train)}
-    own = [bool(copies[n, place[row]]) if row in place else False for n, row in enumerate(rows)]
-    return {
-        "ids": [world.records.ids[row] for row in rows],
-        "copied": copies.sum(1).tolist(),
-        "own": own,
-        "nearest": [world.records.ids[train[n]] for n in nearest],
-        "distance": [round(float(d), 4) for d in distances[every, nearest]],
-        "cosine": [round(float(c), 4) for c in cosines[every, nearest]],
-    }
+@dataclass(frozen=True)
+class Against:
+    """What pictures are compared with: the training records, and the thresholds of a copy."""
+
+    world: World
+    train: np.ndarray
+    originals: Pictures
+    thresholds: Thresholds
+
+    def judge(
+        self, rows: list[int], images: np.ndarray, *, without_own: bool = False
+    ) -> dict[str, Any]:
+        """Per picture of the records `rows`: how many training records it copies, whether its own
+        is among them, and the nearest in pixels. without_own: its own record is left out.
+        """
+        ids = self.world.records.ids
+        distances, cosines = compare(Pictures.of(images, self.world.clip), self.originals)
+        own = self.train[None] == np.array(rows)[:, None]
+        if without_own:
+            distances[own] = np.inf
+        copies = self.thresholds.are_copies(distances, cosines)
+        nearest = distances.argmin(1)
+        every = np.arange(len(rows))
+        return {
+            "ids": [ids[row] for row in rows],
+            "copied": copies.sum(1).tolist(),
+            "own": (copies & own).any(1).tolist(),
+            "nearest": [ids[self.train[n]] for n in nearest],
+            "distance": [round(float(d), 4) for d in distances[every, nearest]],
+            "cosine": [round(float(c), 4) for c in cosines[every, nearest]],
+        }
 
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evaluation import generated, recogniser
-from evaluation.copies import Pictures, Thresholds, compare, fit, paired
+from evaluation.copies import Pictures, Thresholds, compare, fit, moved, paired
 from evaluation.data import load_records
 from evaluation.model_sheet import load_prompts, wrapped
 from evaluation.recogniser import Training
@@ -78,6 +78,9 @@ def test_a_copy_is_near_whichever_way_round_and_others_are_not(tiny_world):
     distances, cosines = compare(Pictures.of(images[:, :, ::-1], world.clip), pictures)
     assert distances.argmin(1).tolist() == list(range(len(images)))
     assert np.abs(np.diag(distances)).max() < 2e-3 and np.diag(cosines).min() > 0.999
+    shifted = Pictures(moved(pictures.ink, 1, -1), pictures.clip)
+    inside, _ = paired(pictures, shifted)
+    assert inside.max() < 0.5 * np.sqrt(((pictures.ink - shifted.ink) ** 2).sum((1, 2, 3))).max()
     same = paired(pictures, pictures)
     assert np.abs(same[0]).max() < 1e-6
     thresholds = fit(np.array([0.1, 0.2]), np.array([0.9, 0.8]))
