@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from PIL import Image
 
 from attribution import catalogue, defaults, layout, report, sampling, saved, validate
@@ -63,7 +62,6 @@ class Engine:
 
         device: "auto", "cpu" or "cuda". verify: how to check the index, as in Index.open.
         """
-        torch.backends.cudnn.allow_tf32 = False  # scores are tiny differences of losses
         self.index = Index.open(index_dir, verify)
         self.manifest: dict[str, Any] = self.index.manifest
         self.index_hash: str = self.index.index_hash
