@@ -140,6 +140,12 @@ def test_modules_named_in_the_architecture_exist() -> None:
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
+def test_the_architecture_maps_every_module_of_the_library() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    modules = {path.name for path in (ROOT / "attribution").glob("*.py")} - {"__init__.py"}
+    assert not {name for name in modules if name not in text}
+
+
 def test_no_path_of_one_machine_is_in_the_text() -> None:
     home = re.compile(r"(?<![\w.])/(?:home|root|Users|mnt|workspace)/\w")
     found = [
