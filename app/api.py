@@ -118,7 +118,16 @@ class Served:
         records = engine.records([row["record"] for row in rows])
         for row, record in zip(rows, records, strict=True):
             row["file"] = self.file(record.image, Path(row["file"]).name)
-        return result
+        return {**result, "index": _no_paths(result["index"])}
+
+
+def _no_paths(value: Any) -> Any:
+    """Gradio's clients take anything with a `path` for a file to download, so a model's path in the
+    index is called `folder` here.
+    """
+    if isinstance(value, dict):
+        return {"folder" if k == "path" else k: _no_paths(v) for k, v in value.items()}
+    return [_no_paths(item) for item in value] if isinstance(value, list) else value
 
 
 def _last(items: Iterator[Any], kind: type[R]) -> R:

@@ -9,6 +9,7 @@ from app.session import Session
 from attribution.engine import Engine
 from attribution.types import Attribution, Record, UserError
 
+UNKNOWN = "not stated"
 EMPTY = '<p class="w-empty">Choose a picture to see it large.</p>'
 # The heat map stays off once it was switched off, and the gallery marks the record that is open.
 KEEP = """
@@ -92,7 +93,8 @@ class RecordView:
         facts += [("Caption", caption) for caption in record.captions]
         if rank is not None:
             facts.append(("Score", _score(answer, rank - 1, unit)))
-        facts += [("Kind", record.category), ("Source", record.source), ("Licence", record.licence)]
+        facts += [("Kind", record.category), ("Source", record.source or UNKNOWN)]
+        facts.append(("Licence", record.licence or UNKNOWN))
         rows = "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in facts if v)
         return f"<h3>{text(record.title)}</h3><dl>{rows}</dl>"
 

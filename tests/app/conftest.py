@@ -31,12 +31,15 @@ CHROMIUM_ARGUMENTS = (
 
 
 class PatientEngine(Engine):
-    """The real engine, with a pause after each step on demand: a tiny model is too fast to stop."""
+    """The real engine, with few sampling steps, and a pause after each step of work on demand: a
+    tiny model is too fast to stop.
+    """
 
     pause = 0.0
+    steps = 8
 
     def generate(self, *args: Any, **options: Any) -> Iterator[Any]:
-        yield from self._slowly(super().generate(*args, **options))
+        yield from self._slowly(super().generate(*args, **{"steps": self.steps, **options}))
 
     def attribute(self, *args: Any, **options: Any) -> Iterator[Any]:
         yield from self._slowly(super().attribute(*args, **options))

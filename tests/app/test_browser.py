@@ -37,7 +37,7 @@ class Visits:
         context = self.browser.new_context(viewport={"width": width, "height": 900})
         context.on("request", lambda request: self.asked.append(request.url))
         page = context.new_page()
-        page.set_default_timeout(30 * SECONDS)
+        page.set_default_timeout(60 * SECONDS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.goto(self.url + query)
         page.wait_for_selector("#generate-run")
