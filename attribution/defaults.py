@@ -17,7 +17,7 @@ RELATIVE_INCREASE = 0.10
 DRAWS = 4
 
 # "See it forget": relative loss increases shown side by side, the model as it is first.
-FORGET_STRENGTHS: tuple[float, ...] = (0.0, 0.10, 0.25, 0.50, 1.0)
+FORGET_STRENGTHS: tuple[float, ...] = (0.0, 0.05, 0.10, 0.20, 0.40)
 FORGET_OTHERS = 4
 
 # Half width, in timesteps, of the triangle that the timestep slider weighs cells with.

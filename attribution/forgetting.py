@@ -7,6 +7,7 @@ for every picture.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from attribution.types import Forgetting, OtherPrompt, Progress, Query
 from attribution.unlearning import Delta, Unlearned, applied
 
 STAGE = "forget"
+# Where a loss levels off, larger steps along Δθ ruin every other picture and forget no more of this.
+MAX_SCALE = 8.0
 UPLOAD_SEED = 0
 UPLOAD_NOTE = "This picture was uploaded and has no seed: its prompt is drawn from seed 0 instead."
 
@@ -82,14 +85,19 @@ def solve_scales(
 ) -> tuple[tuple[float, float], ...]:
     """(scale, increase reached) for each relative increase asked for; `known` is that of scale 1.
 
-    Where a strength is out of reach, the largest scale found below it.
+    Where a strength is out of reach, the largest increase found at up to MAX_SCALE times Δθ.
     """
+
+    def within(scale: float) -> float:
+        return increase(scale) if scale <= MAX_SCALE else math.inf
+
     solved = []
     for strength in strengths:
         if strength <= 0.0:
             solved.append((0.0, 0.0))
             continue
-        step = solve_step(increase, strength, strength / known if known > 0 else 1.0)
+        first = min(strength / known, MAX_SCALE) if known > 0 else 1.0
+        step = solve_step(within, strength, first)
         solved.append((step.step, step.increase))
     return tuple(solved)
 

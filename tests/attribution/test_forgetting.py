@@ -50,7 +50,7 @@ def test_scales_reach_the_strengths() -> None:
 
 def test_out_of_reach_is_the_largest_found() -> None:
     (scale, reached), *_ = solve_scales(lambda s: math.tanh(s) * 0.3, (0.5,), known=0.2)
-    assert 0 < reached < 0.5 and scale > 0
+    assert 0 < reached < 0.5 and 1 < scale <= forgetting.MAX_SCALE
 
 
 def test_forgetting(denoiser, inputs) -> None:
