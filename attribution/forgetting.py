@@ -24,7 +24,7 @@ from attribution.types import Forgetting, OtherPrompt, Progress, Query
 from attribution.unlearning import Delta, Unlearned, applied
 
 STAGE = "forget"
-# Where a loss levels off, larger steps along Δθ ruin every other picture and forget no more of this.
+# Where a loss levels off, larger steps along Δθ ruin other pictures and forget no more of this one.
 MAX_SCALE = 8.0
 UPLOAD_SEED = 0
 UPLOAD_NOTE = "This picture was uploaded and has no seed: its prompt is drawn from seed 0 instead."
