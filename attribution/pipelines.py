@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from attribution.allocator import keep_freed_memory
 from attribution.types import UserError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -61,6 +62,7 @@ def check_supported(pipe: Any) -> None:
 def tune(unet: Any, device: torch.device) -> None:
     """Faster layout on a CPU; on a GPU no TF32, whose rounding is larger than scores are."""
     if device.type == "cpu":
+        keep_freed_memory()
         # 15 % faster forwards of the embedded model on AVX2 cores
         unet.to(memory_format=torch.channels_last)
     elif device.type == "cuda":
