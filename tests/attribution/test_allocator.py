@@ -1,4 +1,4 @@
-"""Freed memory stays with the process where the C library is glibc; anywhere else nothing breaks."""
+"""Freed memory stays with the process under glibc; anywhere else nothing breaks."""
 
 from __future__ import annotations
 
