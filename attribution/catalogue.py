@@ -44,12 +44,13 @@ def random_rows(index: Index, n: int, seed: int, exclude: Sequence[str] = ()) ->
 
 
 def prompts(index: Index, n: int, seed: int, unlike: str = "") -> list[str]:
-    """n captions, of each category in turn, that share no word with `unlike`."""
+    """n captions, of each category in turn, that share no word with `unlike`; no collages."""
     categories = index.records["category"].to_pylist()
+    parts = index.records["parts"].to_pylist()
     waiting: dict[str, list[str]] = {}
     for row in random_rows(index, len(index.train_rows), seed):
         caption = index.captions([row])[0][0]
-        if not _words(caption) & _words(unlike):
+        if not parts[row] and not _words(caption) & _words(unlike):
             waiting.setdefault(categories[row] or "", []).append(caption)
     turns = zip_longest(*waiting.values())
     captions = (caption for turn in turns for caption in turn if caption is not None)

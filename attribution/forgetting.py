@@ -25,7 +25,7 @@ from attribution.unlearning import Delta, Unlearned, applied
 
 STAGE = "forget"
 # Where a loss levels off, larger steps along Δθ ruin other pictures and forget no more of this one.
-MAX_SCALE = 8.0
+MAX_SCALE = 4.0
 UPLOAD_SEED = 0
 UPLOAD_NOTE = "This picture was uploaded and has no seed: its prompt is drawn from seed 0 instead."
 
