@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from attribution.report import png_bytes
+from attribution.types import Record
 
 # A click on (or Enter on) anything with data-id inside the component is a `select` event with that
 # id.
@@ -74,6 +75,11 @@ def chips(items: Iterable[tuple[str, str]], label: str) -> str:
     if not buttons:
         return ""
     return f'<div class="w-chips"><p>{text(label)}</p><ul>{buttons}</ul></div>'
+
+
+def name_of(record: Record) -> str:
+    """A record's title, or what else says what it is."""
+    return record.title or next(iter(record.captions), record.id)
 
 
 def people(artists: Iterable[str]) -> str:

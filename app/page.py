@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.api import add_endpoints
-from app.jobs import MODEL, Jobs
+from app.jobs import MODEL, Ended, Jobs
 from app.markup import picked_id
 from app.panels.answer import Answer
 from app.panels.examples import Examples
@@ -21,7 +21,7 @@ from app.panels.share import WHOLE_LINK, Share
 from app.session import Session
 from attribution import defaults, validate
 from attribution.engine import Engine
-from attribution.types import Example, UserError
+from attribution.types import Attribution, Example, Progress, UserError
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Uploads and pictures of past visits are looked for every half hour and go when they are an hour
@@ -158,14 +158,18 @@ class _Page:
     def _attribute(
         self, session: Session, method: str, top_k: float, exhaustive: bool, request: gr.Request
     ) -> Iterator[Updates]:
+        shown = False  # a partial answer stands where the last answer stood
         work = self.run.attribute(session, method, top_k, exhaustive, request)
-        for updates, answer, final in work:
-            if answer is None:
-                yield updates
-            elif final:
-                yield {**updates, **self._found(session.answered(answer, int(top_k)))}
+        for updates, item in work:
+            if isinstance(item, Attribution):
+                yield {**updates, **self._found(session.answered(item, int(top_k)))}
+            elif isinstance(item, Ended) and shown:
+                yield {**updates, **self.answer.abandoned(session)}
+            elif isinstance(item, Progress) and item.partial is not None:
+                shown = True
+                yield {**updates, **self.answer.partial(item.partial, int(top_k))}
             else:
-                yield {**updates, **self.answer.partial(answer, int(top_k))}
+                yield updates
 
     def _found(self, session: Session) -> Updates:
         return {self.session: session, **self.answer.final(session), **self.share.final(session)}

@@ -24,6 +24,8 @@ EMPTY = (
     "who drew them, "
     "and how far they stand out from the rest.</p>"
 )
+SO_FAR = '<p class="w-lead">The best so far; the order still changes.</p>'
+WAITING = '<p class="w-empty">Details follow when all are scored.</p>'
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
@@ -46,12 +48,13 @@ class Answer:
                 with gr.Column(scale=4, min_width=280, elem_classes="w-side"):
                     self.record = pickable(elem_id="record", script=KEEP)
                     about()
-            with gr.Row(equal_height=True):
-                self._when()
-                self._control()
-            self._plots()
+            with gr.Column(visible=False) as self.context:
+                with gr.Row(equal_height=True):
+                    self._when()
+                    self._control()
+                self._plots()
         self.outputs = [
-            *(self.empty, self.body, self.scope, self.cards, self.table, self.record),
+            *(self.empty, self.body, self.context, self.scope, self.cards, self.table, self.record),
             *(
                 self.controls,
                 self.artists,
@@ -152,9 +155,19 @@ class Answer:
         return {self._session: session, **self._ranking(session)}
 
     def partial(self, answer: Attribution, top_k: int) -> dict[Any, Any]:
-        """The best so far, while scoring goes on."""
-        cards = self.gallery.cards(answer, top_k, partial=True)
-        return {self.body: gr.update(visible=True), self.empty: "", self.cards: cards}
+        """The best so far, while scoring goes on; what needs the whole answer is hidden."""
+        return {
+            self.body: gr.update(visible=True),
+            self.context: gr.update(visible=False),
+            self.empty: "",
+            self.scope: SO_FAR,
+            self.cards: self.gallery.cards(answer, top_k, partial=True),
+            self.record: WAITING,
+        }
+
+    def abandoned(self, session: Session) -> dict[Any, Any]:
+        """A run ended early: back to the answer before it, or to none."""
+        return self.final(session) if session.answer is not None else self.cleared()
 
     def final(self, session: Session) -> dict[Any, Any]:
         """A finished answer."""
@@ -167,6 +180,7 @@ class Answer:
         )
         return {
             self.body: gr.update(visible=True),
+            self.context: gr.update(visible=True),
             self.empty: "",
             self.controls: self.gallery.strip(controls, answer),
             self.when: slider,

@@ -88,7 +88,12 @@ def _strength(result: Forgetting, i: int) -> str:
 
 
 def _change(result: Forgetting, i: int) -> str:
-    return "" if result.strengths[i] == 0 else f"change {percent(result.changes[i])}"
+    """How much the picture changed, and the strength asked for where it could not be reached."""
+    asked, reached = result.strengths[i], result.reached[i]
+    if asked == 0:
+        return ""
+    short = f" · +{100 * asked:.0f} % was out of reach" if reached < 0.8 * asked else ""
+    return f"change {percent(result.changes[i])}{short}"
 
 
 def percent(share: float) -> str:

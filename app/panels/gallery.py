@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from app.markup import Unit, people, text
+from app.markup import Unit, name_of, people, text
 from app.served import picture_url
 from attribution.engine import Engine
 from attribution.types import Attribution, Record
@@ -27,6 +28,11 @@ class Gallery:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        # A partial gallery shows mostly the records of the one before it.
+        self._record = lru_cache(maxsize=512)(engine.record)
+
+    def records(self, ids: Sequence[str]) -> list[Record]:
+        return [self._record(record_id) for record_id in ids]
 
     def cards(self, answer: Attribution, top_k: int, *, partial: bool = False) -> str:
         """`#1 · score · title · artist` under each picture; every card opens its record."""
@@ -35,7 +41,7 @@ class Gallery:
         top = max(float(answer.scores[0]), 0.0) if len(ids) else 0.0
         cards = "".join(
             self._card(record, rank, float(answer.scores[rank - 1]), unit, top)
-            for rank, record in enumerate(self.engine.records(ids), start=1)
+            for rank, record in enumerate(self.records(ids), start=1)
         )
         kind = "w-grid w-partial" if partial else "w-grid"
         return f'<ol class="{kind}" aria-label="Most influential training pictures">{cards}</ol>'
@@ -43,7 +49,7 @@ class Gallery:
     def _card(self, record: Record, rank: int, score: float, unit: Unit, top: float) -> str:
         artists = people(record.artists)
         width = 100 * max(score, 0.0) / top if top > 0 else 0.0
-        label = f"Number {rank}, score {unit.show(score)}, {record.title} by {artists}. Open."
+        label = f"Number {rank}, score {unit.show(score)}, {name_of(record)} by {artists}. Open."
         return (
             f'<li><button type="button" class="w-card" data-id="{text(record.id)}" '
             f'aria-label="{text(label)}">'
@@ -51,7 +57,7 @@ class Gallery:
             '<span class="w-scorebar" aria-hidden="true"><span '
             f'style="width:{width:.1f}%"></span></span>'
             f'<span class="w-label"><b>#{rank}</b> · {unit.show(score)}{DOT}'
-            f'<span class="w-title">{text(record.title)}</span>{DOT}'
+            f'<span class="w-title">{text(name_of(record))}</span>{DOT}'
             f'<span class="w-artist">{text(artists)}</span></span></button></li>'
         )
 
@@ -64,7 +70,7 @@ class Gallery:
             f'<li><button type="button" class="w-card" data-id="{text(r.id)}">'
             f'<span class="w-thumb">{thumbnail(r, self.engine.index_hash)}</span>'
             f'<span class="w-label">{_standing(r.id, scores, ranks, unit)}{DOT}'
-            f'<span class="w-title">{text(r.title)}</span></span></button></li>'
+            f'<span class="w-title">{text(name_of(r))}</span></span></button></li>'
             for r in records
         )
         return f'<ul class="w-grid w-small" aria-label="Random training pictures">{items}</ul>'
@@ -75,7 +81,7 @@ class Gallery:
         head = "".join(f'<th scope="col">{_column(name, unit)}</th>' for name in COLUMNS)
         rows = "".join(
             f"<tr>{_row(_cells(answer, i, record, unit))}</tr>"
-            for i, record in enumerate(self.engine.records(answer.ids[:top_k]))
+            for i, record in enumerate(self.records(answer.ids[:top_k]))
         )
         return (
             '<div class="w-scroll" tabindex="0" role="region" aria-label="The answer as a table">'
@@ -89,7 +95,7 @@ DOT = '<span class="w-dot"> · </span>'
 
 def thumbnail(record: Record, index_hash: str) -> str:
     """The display image with its caption as alternative text."""
-    alt = record.captions[0] if record.captions else record.title
+    alt = record.captions[0] if record.captions else name_of(record)
     url = picture_url(record.id, index_hash)
     return f'<img src="{text(url)}" alt="{text(alt)}" loading="lazy" decoding="async">'
 
@@ -113,7 +119,7 @@ def _cells(answer: Attribution, i: int, record: Record, unit: Unit) -> tuple[str
         str(i + 1),
         unit.show(float(answer.scores[i])),
         unit.show(float(answer.standard_error[i])),
-        record.title,
+        name_of(record),
         people(record.artists),
         record.captions[0] if record.captions else "",
         "yes" if answer.flip[i] else "no",

@@ -67,10 +67,9 @@ def spread_plot(answer: Attribution, top_k: int) -> str:
 
 def floor_of(answer: Attribution) -> float:
     """Noise of one score, from the noise of one cell; 0 where the method has none."""
-    if answer.cells is None or not len(answer.cells):
+    if answer.cells is None or not answer.timesteps:
         return 0.0
-    per_flip = answer.cells.shape[1] * answer.cells.shape[3]
-    return score_floor(answer.noise_floor, per_flip)
+    return score_floor(answer.noise_floor, len(answer.timesteps))
 
 
 def _x(value: float, edges: np.ndarray) -> float:
@@ -163,7 +162,9 @@ def _in_words(scores: np.ndarray, top_k: int, cut: float, floor: float, unit: Un
         f"{len(scores):,} pictures scored. The {shown} shown score {unit.show(cut)} or more; "
         f"the one in the middle scores {median}."
     )
-    if floor > 0:
+    if floor > 0 and unit.show(floor) == "0":
+        words += " The noise is far too small to draw."
+    elif floor > 0:
         above = int((scores > floor).sum())
         words += f" {above:,} stand out from the noise of ±{unit.show(floor)}."
     return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import heatmap
-from app.markup import Unit, data_uri, people, text
+from app.markup import Unit, data_uri, name_of, people, text
 from app.panels.gallery import thumbnail
 from app.session import Session
 from attribution.engine import Engine
@@ -50,7 +50,7 @@ class RecordView:
         rank = answer.ids.index(record.id) + 1 if record.id in answer.ids else None
         return (
             f'<article class="w-card-box w-record" data-record="{text(record.id)}" '
-            f'aria-label="{text(record.title)}">'
+            f'aria-label="{text(name_of(record))}">'
             f"{self._browse(answer, rank, session.top_k)}{self._figure(record, answer, rank)}"
             f"{self._facts(record, answer, rank)}{self._parts(record)}</article>"
         )
@@ -96,7 +96,7 @@ class RecordView:
         facts += [("Kind", record.category), ("Source", record.source or UNKNOWN)]
         facts.append(("Licence", record.licence or UNKNOWN))
         rows = "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in facts if v)
-        return f"<h3>{text(record.title)}</h3><dl>{rows}</dl>"
+        return f"<h3>{text(name_of(record))}</h3><dl>{rows}</dl>"
 
     def _parts(self, record: Record) -> str:
         """A collage's drawings, each of which can be opened."""
@@ -106,7 +106,7 @@ class RecordView:
         items = "".join(
             f'<li><button type="button" class="w-card" data-id="{text(d.id)}">'
             f'<span class="w-thumb">{thumbnail(d, self.engine.index_hash)}</span>'
-            f'<span class="w-label">{text(d.title)}</span></button></li>'
+            f'<span class="w-label">{text(name_of(d))}</span></button></li>'
             for d in drawings
         )
         return f'<h4>A collage of</h4><ul class="w-grid w-small">{items}</ul>'

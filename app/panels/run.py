@@ -54,8 +54,8 @@ class Run:
 
     def attribute(
         self, session: Session, method: str, top_k: float, exhaustive: bool, request: gr.Request
-    ) -> Iterator[tuple[dict[Any, Any], Attribution | None, bool]]:
-        """(updates, the answer so far, whether it is final) for each step of the work."""
+    ) -> Iterator[tuple[dict[Any, Any], Progress | Attribution | Ended]]:
+        """(updates of this panel, what happened) for each step of the work."""
 
         def work() -> Iterator[Progress | Attribution]:
             if session.query is None:
@@ -65,11 +65,11 @@ class Run:
 
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
-                yield self.step.ended(item), None, False
+                yield self.step.ended(item), item
             elif isinstance(item, Progress):
-                yield self.step.progress(item), item.partial, False
+                yield self.step.progress(item), item
             else:
-                yield self.step.done(summary(item)), item, True
+                yield self.step.done(summary(item)), item
 
 
 def summary(answer: Attribution) -> str:

@@ -15,7 +15,8 @@ from attribution.engine import Engine
 NO_LINK = "An uploaded picture stays with you, so there is no link to it; the ZIP has it all."
 
 # The page's own address is known in the browser only.
-WHOLE_LINK = "(query) => query ? location.origin + location.pathname + '?' + query : ''"
+WHOLE_LINK = """(query) => !query || query.startsWith('http') ? query
+  : location.origin + location.pathname + '?' + query"""
 
 
 class Share:

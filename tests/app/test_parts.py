@@ -82,7 +82,9 @@ def answer(scores: np.ndarray, **more: object) -> Attribution:
 def test_the_spread_says_what_it_draws() -> None:
     scores = np.linspace(-0.001, 0.01, 100)
     cells = np.zeros((100, 1, 2, 4), dtype=np.float32)
-    plot = spread_plot(answer(scores, cells=cells, noise_floor=0.001), top_k=10)
+    plot = spread_plot(
+        answer(scores, cells=cells, noise_floor=0.001, timesteps=(50, 350, 650, 950)), top_k=10
+    )
     assert "100 pictures scored" in plot and "w-noise" in plot and "the 10 shown" in plot
 
 
