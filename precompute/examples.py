@@ -19,14 +19,14 @@ from attribution.engine import Engine
 from attribution.saved import save_example
 from attribution.types import Attribution, Progress, Query, UserError
 
-# slug, prompt, seed. Seen captions, new combinations and a prompt without an artist.
+# slug, prompt, seed: families the embedded model draws well, in different hands.
 EXAMPLES: tuple[tuple[str, str, int], ...] = (
-    ("ice-cream-cone", "ice cream cone 1 scoop, dessert, by Gerald G.", 7),
-    ("africa-flag", "kenya, africa, flag, by Cezary Biele", 3),
-    ("star", "star with 9 points, step 2, by codifiedivining", 5),
-    ("smiley", "happy smiley, by Nicu Buculei", 11),
-    ("playing-card", "queen of hearts, playing card, ornamental deck, by Nicu Buculei", 2),
-    ("two-things", "a lemon and a bicycle", 4),
+    ("apple", "apple, fruit, by Gerald G.", 3),
+    ("smiley", "sad smiley, by Nicu Buculei", 2),
+    ("playing-card", "queen of hearts, playing card, ornamental deck, by Nicu Buculei", 3),
+    ("star", "star with 27 points, step 8, by codifiedivining", 2),
+    ("clock", "blue clock at three o'clock, by Nicu Buculei", 2),
+    ("ice-cream", "ice cream cone 2 scoops, dessert, by Gerald G.", 1),
 )
 
 
