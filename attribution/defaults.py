@@ -5,7 +5,7 @@ from __future__ import annotations
 METHOD = "abu"
 TOP_K = 24
 
-# Sampling of a picture; an index may carry its own in manifest.json under "generation".
+# Sampling of a picture, where the model has no advice of its own (generation.json beside it).
 STEPS = 50
 GUIDANCE = 3.0
 
