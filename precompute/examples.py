@@ -47,6 +47,17 @@ def run(args: argparse.Namespace) -> None:
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
     for slug, prompt, seed in tqdm(wanted, desc="examples", unit="example"):
         _make(engine, slug, prompt, seed, methods)
+    if args.only is None:
+        _remove_refused(engine)
+
+
+def _remove_refused(engine: Engine) -> None:
+    """Examples of another index, which nothing would show."""
+    for slug in engine.examples():
+        try:
+            engine.example(slug)
+        except UserError:
+            shutil.rmtree(engine.index.path / layout.EXAMPLES / slug)
 
 
 def _wanted(args: argparse.Namespace) -> list[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ from attribution.engine import Engine
 from attribution.index import Index
 from attribution.saved import load_example
 from attribution.types import UserError
+from precompute import examples
 from precompute.__main__ import main
 from tests.precompute.worlds import image_folder, make_index
 
@@ -38,6 +39,19 @@ def test_an_example_is_made_remade_and_read(index) -> None:
     Index.open(index, "full")  # examples are no part of what the manifest vouches for
     with pytest.raises(UserError, match="precompute examples"):
         load_example(folder, "0" * 64, engine.index.ids)
+
+
+def test_examples_of_another_index_go_with_a_full_run(index, monkeypatch) -> None:
+    folder = index / layout.EXAMPLES
+    monkeypatch.setattr(examples, "EXAMPLES", (("two", "bk", 1),))
+    assert main(["examples", "--index", str(index), "--device", "cpu"]) == 0
+    shutil.copytree(folder / "two", folder / "other")
+    result = folder / "other" / "result.json"
+    result.write_text(result.read_text().replace(Index.open(index).index_hash, "0" * 64))
+    shutil.copytree(folder / "two", folder / "mine")
+    assert main(["examples", "--index", str(index), "--device", "cpu"]) == 0
+    assert {path.name for path in folder.iterdir()} >= {"two", "mine"}
+    assert not (folder / "other").exists()
 
 
 def test_bad_arguments(index, capsys) -> None:
