@@ -12,6 +12,7 @@ import sys
 # Read once, when gradio and huggingface_hub are imported: nothing is reported to anyone.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from app.launch import main
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -78,8 +79,14 @@ def chips(items: Iterable[tuple[str, str]], label: str) -> str:
 
 
 def name_of(record: Record) -> str:
-    """A record's title, or what else says what it is."""
-    return record.title or next(iter(record.captions), record.id)
+    """What a record shows, in short: its caption without the artists that stand beside it, where
+    they end it (titles of collections of drawings are often the collection's); else its title.
+    """
+    caption = next(iter(record.captions), "")
+    subject, by, artists = caption.rpartition(", by ")
+    if by and set(re.split(r", | and ", artists)) == set(record.artists):
+        return subject
+    return record.title or caption or record.id
 
 
 def people(artists: Iterable[str]) -> str:

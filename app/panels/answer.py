@@ -18,7 +18,7 @@ from app.session import Session
 from attribution.engine import Engine
 from attribution.types import Attribution, Record
 
-CONTROLS = 8
+CONTROLS = 6
 EMPTY = (
     '<p class="w-empty w-await">The answer appears here: the training pictures that mattered most, '
     "who drew them, "

@@ -22,6 +22,12 @@ EMPTY = (
     "each time; and prompts that have nothing to do with it, to see that they stay.</p>"
 )
 
+EXPLAINED = (
+    "Error: how badly the model predicts your picture, compared with the model as it is. Change: "
+    "mean squared difference of the pixels from the first picture, in percent of the greatest "
+    "possible."
+)
+
 
 class Forget:
     """The button and the pictures."""
@@ -66,18 +72,16 @@ def forgetting_html(result: Forgetting) -> str:
     )
     others = "".join(_other(other) for other in result.others)
     stay = (
-        "<h3>Unrelated prompts, before and after the strongest</h3><div "
-        f'class="w-others">{others}</div>'
+        "<h3>Unrelated prompts, before and after the strongest</h3>"
+        f'<div class="w-others">{others}</div>'
         if others
         else ""
     )
     return (
-        f'<div class="w-card-box w-forgetting">{note}<h3>“{text(result.prompt)}”, seed '
-        f"{result.seed}</h3>"
+        f'<div class="w-card-box w-forgetting">{note}'
+        f"<h3>“{text(result.prompt)}”, seed {result.seed}</h3>"
         f'<div class="w-strengths">{figures}</div>{stay}'
-        '<p class="w-caption">Change is the mean squared difference of the pixels from the first '
-        "picture, as a "
-        "percentage of the greatest possible.</p></div>"
+        f'<p class="w-caption">{EXPLAINED}</p></div>'
     )
 
 

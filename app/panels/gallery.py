@@ -102,7 +102,7 @@ def thumbnail(record: Record, index_hash: str) -> str:
 
 def _standing(record_id: str, scores: dict[str, float], ranks: dict[str, int], unit: Unit) -> str:
     if record_id not in scores:
-        return "not scored"
+        return "not on the shortlist"
     return f"<b>#{ranks[record_id]}</b> · {unit.show(scores[record_id])}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.markup import Unit, text
+from app.markup import SUPERSCRIPTS, Unit, text
 from attribution.artists import score_floor
 from attribution.types import ArtistShare, Attribution
 
@@ -145,6 +145,13 @@ def _axes(scores: np.ndarray, edges: np.ndarray, unit: Unit) -> str:
     return "".join(parts)
 
 
+def tenths(value: float) -> str:
+    """A positive number by its first digit and power of ten, for sizes that only matter roughly."""
+    power = math.floor(math.log10(value))
+    digit = round(value / 10.0**power)
+    return f"{digit}×10{str(power).translate(SUPERSCRIPTS)}"
+
+
 def _round_ticks(low: float, high: float) -> list[float]:
     """About five round numbers between low and high."""
     rough = (high - low) / 5
@@ -162,9 +169,7 @@ def _in_words(scores: np.ndarray, top_k: int, cut: float, floor: float, unit: Un
         f"{len(scores):,} pictures scored. The {shown} shown score {unit.show(cut)} or more; "
         f"the one in the middle scores {median}."
     )
-    if floor > 0 and unit.show(floor) == "0":
-        words += " The noise is far too small to draw."
-    elif floor > 0:
+    if floor > 0:
         above = int((scores > floor).sum())
-        words += f" {above:,} stand out from the noise of ±{unit.show(floor)}."
+        words += f" {above:,} stand out from the noise, which is ±{tenths(floor)}."
     return words

@@ -91,6 +91,8 @@ class RecordView:
         unit = Unit.of(answer.scores)
         facts = [("Artist" if len(record.artists) == 1 else "Artists", people(record.artists))]
         facts += [("Caption", caption) for caption in record.captions]
+        if record.title != name_of(record):
+            facts.append(("Title", record.title))
         if rank is not None:
             facts.append(("Score", _score(answer, rank - 1, unit)))
         facts += [("Kind", record.category), ("Source", record.source or UNKNOWN)]

@@ -47,6 +47,8 @@ class Run:
                 label="Score every training picture",
                 info="Slower. Otherwise a shortlist is made first.",
                 elem_id="exhaustive",
+                value=defaults.SHORTLIST is None,
+                interactive=defaults.SHORTLIST is not None,
                 min_width=220,
             )
         self.step = Step("attribute", "Attribute", jobs, ready=False)

@@ -11,7 +11,7 @@ import pytest
 
 from app import heatmap
 from app.jobs import OUR_FAULT, Ended, Jobs
-from app.markup import Unit, chips
+from app.markup import Unit, chips, name_of
 from app.panels.forget import percent
 from app.panels.plots import artists_plot, spread_plot
 from app.spaces_gpu import gpu
@@ -191,3 +191,19 @@ def test_gpu_is_nothing_without_spaces() -> None:
         return 7
 
     assert gpu(60)(work) is work
+
+
+@pytest.mark.parametrize(
+    ("caption", "artists", "title", "name"),
+    [
+        ("waving smiley, by Nicu Buculei", ("Nicu Buculei",), "Clipart 11", "waving smiley"),
+        ("a car and a bus, by Ann and Bo", ("Bo", "Ann"), "", "a car and a bus"),
+        ("a bike, by the sea", ("Ann",), "Holiday", "Holiday"),
+        ("a bike", (), "", "a bike"),
+    ],
+)
+def test_records_are_named_by_what_they_show(
+    caption: str, artists: tuple[str, ...], title: str, name: str
+) -> None:
+    record = SimpleNamespace(id="1", captions=(caption,), artists=artists, title=title)
+    assert name_of(record) == name  # type: ignore[arg-type]
