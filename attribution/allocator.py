@@ -1,7 +1,9 @@
 """Memory that one forward frees and the next asks for again stays with the process (glibc).
 
-By default glibc hands every tensor above 128 kB back to the kernel and gets it again page by page:
-7,000 page faults a forward of 64 samples of the embedded model, 11 to 18 % of its CPU time.
+By default glibc hands every tensor above 128 kB back to the kernel and gets it again page by page.
+A forward of 64 samples of the embedded model then had 8,000 to 24,000 page faults, 0.02 to 0.07 s
+of system time in 0.6 s on one thread; with this, 1,500 to 3,000 and 0.003 to 0.01 s, at 5 MB more
+memory.
 """
 
 from __future__ import annotations
