@@ -115,6 +115,7 @@ class _Page:
         everything = list(dict.fromkeys([*fresh, *found, *picture.step.outputs, *form]))
         shown = self.examples.list.select(self._example, None, everything, queue=False, **QUIET)
         shown.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
+        shown.then(None, js="() => window.whence.reveal('step-answer')", **QUIET)
         linked = page.load(self._link, self.session, [*everything, self.go_generate], **QUIET)
         linked.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
 

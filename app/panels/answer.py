@@ -150,8 +150,8 @@ class Answer:
     def _rerank(self, session: Session, centre: float, everything: bool) -> dict[Any, Any]:
         if session.answer is None:
             return {self._session: session}
-        view = self.engine.rerank(session.answer, None if everything else centre)
-        session = session.viewed(view)
+        at = None if everything else centre
+        session = session.viewed(self.engine.rerank(session.answer, at), at)
         return {self._session: session, **self._ranking(session)}
 
     def partial(self, answer: Attribution, top_k: int) -> dict[Any, Any]:
@@ -232,11 +232,12 @@ def scope_line(session: Session, n_train: int) -> str:
             "one that is not on it cannot appear here."
         )
     meaning = SCORES.get(answer.kind, "")
+    when = "" if session.centre is None else f" Ranked around timestep t = {session.centre:g}."
     unit = Unit.of(answer.scores).words
     scale = f" Shown {unit}." if unit else ""
     return (
         f'<div class="w-scope"><img src="{data_uri(query.image)}" alt="Your picture">'
-        f"<p><b>“{text(query.prompt)}”</b><br>{how}<br>{meaning}{scale}</p></div>"
+        f"<p><b>“{text(query.prompt)}”</b><br>{how}{when}<br>{meaning}{scale}</p></div>"
     )
 
 

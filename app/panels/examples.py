@@ -14,7 +14,8 @@ class Examples:
 
     def __init__(self, engine: Engine) -> None:
         self.saved, refused = load(engine)
-        words = "Start with an example; its answer is already there." if self.saved else refused
+        lead = "Start with an example; its answer is already there." if self.saved else ""
+        words = " ".join(filter(None, (lead, refused)))
         if words:
             block(f'<p class="w-examples-lead">{text(words)}</p>')
         self.list = pickable(
@@ -38,7 +39,7 @@ def load(engine: Engine) -> tuple[dict[str, Example], str]:
         try:
             saved[slug] = engine.example(slug)
         except UserError as error:
-            refused = f"Saved examples are not shown: {error}."
+            refused = f"Not shown: {error}."
     return saved, refused
 
 

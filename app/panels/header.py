@@ -14,6 +14,8 @@ def header(engine: Engine) -> None:
         '<button type="button" id="light-switch" class="w-ghost" aria-pressed="false">'
         '<span aria-hidden="true">◐</span> Dark mode</button></header>'
         f'<p class="w-intro">{_intro(engine)}</p>'
+        '<p class="w-keys"><kbd>Ctrl</kbd> + <kbd>Enter</kbd> runs the step you are in, '
+        "<kbd>Esc</kbd> stops it.</p>"
         '<div id="announcer" class="w-hidden" role="status" aria-live="polite"></div>',
         elem_id="header",
     )

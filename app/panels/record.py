@@ -27,8 +27,8 @@ watch('value', shown);
 # On a narrow screen the gallery is far above.
 BACK = '<button type="button" class="w-ghost w-back" data-reveal="gallery">Gallery ↑</button>'
 LEGEND = (
-    '<p class="w-legend"><span class="w-worse" aria-hidden="true"></span>the model got worse here '
-    '<span class="w-better" aria-hidden="true"></span>got better</p>'
+    '<p class="w-legend"><span><i class="w-worse"></i>the model got worse here</span>'
+    '<span><i class="w-better"></i>got better</span></p>'
 )
 
 

@@ -18,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 from app.launch import launch
+from attribution import layout, saved
 from attribution.engine import Engine
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
 
@@ -69,7 +70,15 @@ def tiny_index(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def engine(tiny_index: Path) -> PatientEngine:
-    return PatientEngine(tiny_index, device="cpu")
+    """The engine, its index with one saved example of its own and one of another index."""
+    engine = PatientEngine(tiny_index, device="cpu")
+    *_, query = engine.generate("bn by 3", 11)
+    *_, answer = engine.attribute(query)
+    result = engine.result(query, [answer])
+    for slug, index_hash in (("mine", engine.index_hash), ("foreign", "0" * 64)):
+        folder = tiny_index / layout.EXAMPLES / slug
+        saved.save_example(folder, query, [answer], result, index_hash)
+    return engine
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,21 @@ def test_from_prompt_to_forgetting(shared_page: Any) -> None:
     shot(page, "4-forgetting")
 
 
+def test_an_example_answers_at_once_and_another_index_s_is_refused(page: Any, site: Site) -> None:
+    site.engine.pause = 30.0  # any work on the model would outlast the test
+    assert page.locator("#examples button").count() == 1
+    assert "foreign was made with index 000000000000" in page.inner_text(".w-examples-lead")
+    page.click("#examples button")
+    page.wait_for_selector("#scope >> text=bn by 3")
+    assert page.input_value("#prompt textarea") == "bn by 3"
+    assert page.locator("#gallery .w-card").count() == 24
+    page.wait_for_selector("#record .w-heat")
+    assert page.is_enabled("#forget-run")
+    page.wait_for_function(
+        "document.getElementById('step-answer').getBoundingClientRect().top < 300"
+    )
+
+
 def test_the_timestep_slider_ranks_anew_without_the_model(page: Any, site: Site) -> None:
     attribute(page)
     before = page.locator("#gallery .w-card").evaluate_all("cards => cards.map(c => c.dataset.id)")
