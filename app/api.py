@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 from gradio.data_classes import FileData
+from gradio.events import api
 from PIL import Image
 
 from app.files import Scratch
@@ -48,7 +49,8 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
     def generate(prompt: str, seed: int) -> FileData:
         """The picture the model makes from a prompt and a seed."""
         checked = validate.prompt(prompt), validate.seed(seed)
-        return served.file(_last(jobs.generate(*checked), Query).image, "picture.png")
+        picture = _last(jobs.generate(*checked), Query).image
+        return FileData(**served.file(picture, "picture.png"))
 
     @_words_for_errors
     def detect(
@@ -85,10 +87,10 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         answers = [a for a in jobs.attribute(query, names, k) if isinstance(a, Attribution)]
         return served.result(engine, engine.result(query, answers, k))
 
-    gr.api(methods, api_name="methods", queue=False)
-    gr.api(generate, api_name="generate", **MODEL)
-    gr.api(detect, api_name="detect", **MODEL)
-    gr.api(attribute, api_name="attribute", **MODEL)
+    api(methods, api_name="methods", queue=False)
+    api(generate, api_name="generate", **MODEL)
+    api(detect, api_name="detect", **MODEL)
+    api(attribute, api_name="attribute", **MODEL)
 
 
 class Served:

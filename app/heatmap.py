@@ -43,5 +43,5 @@ def in_words(change: np.ndarray) -> str:
     bands = [np.array_split(row, 3, axis=1) for row in np.array_split(worse, 3, axis=0)]
     sums = np.array([[cell.sum() for cell in row] for row in bands])
     y, x = np.unravel_index(int(sums.argmax()), sums.shape)
-    place = "centre" if (y, x) == (1, 1) else f"{ROWS[y]} {COLUMNS[x]}"
+    place = "centre" if y == x == 1 else f"{ROWS[y]} {COLUMNS[x]}"
     return f"Most in the {place}: {round(100 * sums[y, x] / worse.sum())} % of the worsening."
