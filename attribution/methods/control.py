@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
 from attribution.methods.context import Context
+from attribution.methods.method import Method
 from attribution.noise import keyed_integers
 from attribution.types import Attribution, Progress, Query
 
@@ -49,3 +51,16 @@ class RandomAttributor:
             np.array(scores, dtype=np.float32),
             params={"seed": seed},
         )
+
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        "random",
+        "control",
+        "Random",
+        "A seeded random order: what finding nothing looks like.",
+        "Control",
+        (),
+        partial(RandomAttributor, name="random"),
+    ),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from attribution.features import pixel_features
 from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
 from attribution.methods.context import Context
+from attribution.methods.method import Method
 from attribution.types import Attribution, Progress, Query
 
 KIND = "similarity"
@@ -60,3 +62,52 @@ class SimilarityAttributor:
             flip=flips[keep],
             seconds={"compare": time.perf_counter() - began},
         )
+
+
+def _method(
+    name: str, title: str, explanation: str, source: str, needs: tuple[str, ...], encode: Any
+) -> Method:
+    build = partial(SimilarityAttributor, name=name, encode=encode)
+    return Method(name, "similarity", title, explanation, source, needs, build)
+
+
+METHODS: tuple[Method, ...] = (
+    _method(
+        "pixel",
+        "Pixels",
+        "Cosine of the small pictures themselves.",
+        "Baseline",
+        ("rows:pixel",),
+        pixels,
+    ),
+    _method(
+        "clip-text",
+        "CLIP text",
+        "Cosine of the prompt's and the captions' CLIP features; the picture plays no part.",
+        "Radford et al. CLIP (ICML 2021)",
+        ("clip", "rows:clip-text"),
+        clip_text,
+    ),
+    _method(
+        "clip",
+        "CLIP",
+        "Cosine of CLIP image features: what looks alike, whether or not it mattered.",
+        "Radford et al. CLIP (ICML 2021)",
+        ("clip", "rows:clip"),
+        clip_image,
+    ),
+    Method(
+        "dino",
+        "similarity",
+        "DINO",
+        "Cosine of DINO image features.",
+        "Caron et al. DINO (ICCV 2021)",
+    ),
+    Method(
+        "dinov2",
+        "similarity",
+        "DINOv2",
+        "Cosine of DINOv2 image features.",
+        "Oquab et al. DINOv2 (TMLR 2024)",
+    ),
+)
