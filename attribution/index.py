@@ -22,7 +22,9 @@ from torch import Tensor
 
 from attribution import layout
 from attribution import manifest as manifests
+from attribution.extras import Extras
 from attribution.images import read_image
+from attribution.integrity import read_json
 from attribution.search import Search, cached_search
 from attribution.types import UserError
 
@@ -48,6 +50,7 @@ class Index:
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._array = lru_cache(maxsize=128)(self._load_array)
         self._search: dict[str, Search] = {}
+        self.extras = Extras.read(path, self.index_hash, len(counts))
 
     @classmethod
     def open(cls, path: str | Path, verify: str = "auto") -> Index:
@@ -65,6 +68,7 @@ class Index:
         full = verify == "full" or (verify == "auto" and small)
         manifests.check_files(root, manifest, full=full)
         index = cls(root, manifest)
+        index.extras.check(full=full)
         index._check_counts()
         return index
 
@@ -154,8 +158,19 @@ class Index:
         return self._whole(layout.BASE_LOSS_EPS2) if there else None
 
     def has_rows(self, method: str) -> bool:
-        """Whether the index holds training rows of a method."""
-        return self._shard_file(0, f"{layout.ROWS}/{layout.rows_name(method)}").is_file()
+        """Whether the index holds training rows of a method, all of them and up to date."""
+        name = f"{layout.ROWS}/{layout.rows_name(method)}"
+        return name in self._core_files or self.extras.step_of(name) is not None
+
+    def extra(self, step: str) -> dict[str, Any] | None:
+        """Settings of a step beside the core (extras.json); None where it was not made for this
+        index.
+        """
+        return self.extras.settings(step)
+
+    def encoder(self, name: str) -> Path | str | None:
+        """What opens an extra encoder ("dino", ...): a folder or a hub id; None without one."""
+        return self.extras.encoder(name)
 
     def rows(self, method: str, rows: Rows | None = None) -> np.ndarray:
         """A method's vectors, float16 [N or len(rows), flips, d]; UserError where the index has
@@ -213,6 +228,12 @@ class Index:
 
     # ------------------------------------------------------------------ inside
 
+    @cached_property
+    def _core_files(self) -> set[str]:
+        """Files that the core steps of the first shard made."""
+        steps = read_json(self._shard_file(0, layout.DONE))["steps"].values()
+        return {name for step in steps for name in step["files"]}
+
     def _shard_file(self, number: int, name: str) -> Path:
         return self.path / layout.SHARDS / layout.shard_name(number) / name
 
@@ -262,7 +283,9 @@ class Index:
 
     def _open_search(self, method: str) -> Search:
         vectors, rows = self.rows(method, self.train_rows), self.train_rows
-        key = {"index": self.index_hash, "method": method}
+        step = self.extras.step_of(f"{layout.ROWS}/{layout.rows_name(method)}")
+        settings = self.extra(step) if step else None
+        key = {"index": self.index_hash, "method": method, "settings": settings}
         path = self.path / layout.SEARCH / layout.search_name(method)
         return cached_search(path, key, vectors, rows)
 

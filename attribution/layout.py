@@ -13,6 +13,10 @@ BASE_LOSS = "base_loss.npy"
 BASE_LOSS_EPS2 = "base_loss_eps2.npy"
 ROWS = "rows"
 DONE = "done.json"
+# Steps beside the core ones, of the index and of each shard; extra encoders.
+EXTRAS = "extras.json"
+ENCODERS = "encoders"
+CORE_STEPS = ("dataset", "latents", "features", "losses", "gradients")
 CURVATURE = "curvature"
 FISHER_DIAGONAL = "fisher_diagonal.safetensors"
 EKFAC = "ekfac.safetensors"

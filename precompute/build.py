@@ -22,8 +22,8 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.integrity import canonical_hash, damage
 from attribution.types import UserError
+from precompute import extras, models
 from precompute import manifest as manifests
-from precompute import models
 from precompute.shards import Work, existing, write_json
 
 Make = Callable[[Work, tqdm], Sequence[str]]
@@ -86,6 +86,26 @@ class Build:
     def key(self, step: str, inputs: dict[str, Any]) -> str:
         """Hash of all that a step's bytes depend on."""
         return canonical_hash({"step": step, "device": self.device, **inputs})
+
+    # ------------------------------------------------------------------ extras
+
+    def extra(self, step: str, settings: dict[str, Any], command: str | None = None) -> None:
+        """Begin a step beside the core, of a finished index: its settings join extras.json.
+
+        command: arguments of `python -m precompute` that make it, by default the step's name.
+        UserError where the index is unfinished or the step was begun with other settings.
+        """
+        manifest = manifests.draft(self.out)
+        rebuild = bool(self.args.rebuild)
+        extras.begin(self.out, manifest, step, settings, command or step, rebuild=rebuild)
+
+    def extra_files(self, step: str, names: Sequence[str]) -> None:
+        """Note complete files of an extra step that belong to no shard, relative to the index."""
+        extras.add_files(self.out, step, names)
+
+    def install_encoder(self, name: str, model: str | Path) -> Path | str:
+        """Put an encoder (folder or hub id) beside the index's models; where to load it from."""
+        return extras.install_encoder(self.out, name, model)
 
     # ------------------------------------------------------------------ records
 

@@ -22,7 +22,6 @@ from precompute.shards import Work, existing
 from precompute.sources import open_source
 
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pyarrow", "pillow", "safetensors")
-STEPS = ("dataset", "latents", "features", "losses", "gradients")
 DAMPING = 0.1  # of the metric of the gradient rows, relative to the layer's mean F
 # Compared when a run goes on; anything else of the manifest may change freely.
 DATASET = ("sha256", "shard_size", "max_captions", "link_images", "skip_bad")
@@ -224,7 +223,7 @@ def _git_revision() -> str | None:
 
 def final(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> dict[str, Any] | None:
     """The finished manifest, or None while a step of some shard or the curvature is missing."""
-    if not works or any(work.step(step) is None for work in works for step in STEPS):
+    if not works or any(work.step(step) is None for work in works for step in layout.CORE_STEPS):
         return None
     curvature = {
         f"{layout.CURVATURE}/{n}": out / layout.CURVATURE / n

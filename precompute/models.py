@@ -24,10 +24,9 @@ def pipeline(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]
                 "--model is needed to begin an index: a diffusers pipeline folder or a hub id"
             )
         own = args.out / layout.MODEL
-        return _entry("pipeline", own, layout.MODEL) | _facts(own) if "path" in begun else begun
-    folder, hub = _located(args.model, args.revision)
-    entry = _entry("pipeline", folder, None if hub else layout.MODEL) | hub
-    return entry | _facts(folder)
+        return entry("pipeline", own, layout.MODEL) | _facts(own) if "path" in begun else begun
+    folder, hub = located(args.model, args.revision)
+    return entry("pipeline", folder, None if hub else layout.MODEL) | hub | _facts(folder)
 
 
 def clip(args: argparse.Namespace, old: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -36,16 +35,19 @@ def clip(args: argparse.Namespace, old: Mapping[str, Any]) -> list[dict[str, Any
     """
     begun = model_of({"models": old.get("models", [])}, CLIP)
     if args.clip is not None:
-        folder, hub = _located(args.clip, None, pipeline=False)
-        return [_entry(CLIP, folder, None if hub else CLIP) | hub]
+        folder, hub = located(args.clip, None, pipeline=False)
+        return [entry(CLIP, folder, None if hub else CLIP) | hub]
     places = [args.out / CLIP, Path(args.model).parent / CLIP if args.model else args.out / CLIP]
     found = next((place for place in places if (place / "config.json").is_file()), None)
     if found is not None:
-        return [_entry(CLIP, found, CLIP)]
+        return [entry(CLIP, found, CLIP)]
     return [begun] if begun else []
 
 
-def _entry(role: str, folder: Path, path: str | None) -> dict[str, Any]:
+def entry(role: str, folder: Path, path: str | None) -> dict[str, Any]:
+    """What a manifest says of the model in `folder`; `path` is its place in the index, None for a
+    hub model. UserError without weights.
+    """
     table = model_table(folder)
     if not any(name.endswith(".safetensors") for name in table):
         raise UserError(f"no weights in {folder}: expected a saved model with .safetensors files")
@@ -53,7 +55,7 @@ def _entry(role: str, folder: Path, path: str | None) -> dict[str, Any]:
     return {"role": role, **place, "sha256": table_hash(table), "files": table}
 
 
-def _located(
+def located(
     model: str, revision: str | None, *, pipeline: bool = True
 ) -> tuple[Path, dict[str, Any]]:
     """(local folder, {} or {hub_id, revision}) of a folder or hub id, downloaded if need be."""

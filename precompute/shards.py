@@ -78,13 +78,22 @@ class Work:
         except UserError:
             return {"steps": {}}
 
+    def extras(self) -> dict[str, Any]:
+        """The contents of extras.json, done.json's like for steps beside the core ones."""
+        try:
+            return read_json(self.file(layout.EXTRAS))
+        except UserError:
+            return {"steps": {}}
+
     def step(self, step: str) -> dict[str, Any] | None:
-        """What done.json says of a step, or None."""
-        return self.done()["steps"].get(step)
+        """What done.json, or extras.json for a step beside the core, says of a step, or None."""
+        note = self.done() if step in layout.CORE_STEPS else self.extras()
+        return note["steps"].get(step)
 
     def entry(self, name: str) -> Entry:
         """Size and SHA-256 of a finished file, from done.json."""
-        for step in self.done()["steps"].values():
+        steps = self.extras()["steps"] | self.done()["steps"]
+        for step in steps.values():
             if name in step["files"]:
                 return step["files"][name]
         raise KeyError(name)
@@ -99,10 +108,12 @@ class Work:
 
     def finish(self, step: str, key: str, files: Sequence[str], **facts: Any) -> None:
         """Record that `files` are complete; `facts` join the head of done.json."""
-        done = self.done() | facts
+        core = step in layout.CORE_STEPS
+        note = (self.done() if core else self.extras()) | facts
         tables = {name: entry_of(self.file(name)) for name in sorted(files)}
-        steps: Mapping[str, Any] = done["steps"] | {step: {"key": key, "files": tables}}
-        write_json(self.file(layout.DONE), done | {"steps": dict(sorted(steps.items()))})
+        steps: Mapping[str, Any] = note["steps"] | {step: {"key": key, "files": tables}}
+        name = layout.DONE if core else layout.EXTRAS
+        write_json(self.file(name), note | {"steps": dict(sorted(steps.items()))})
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written."""
