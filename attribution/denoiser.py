@@ -6,14 +6,15 @@
 | `cond` | c | text-encoder states, [B, L, d]; no classifier-free guidance in any loss |
 | `noise` | ε | Gaussian draw, [B, C, h, w] |
 | `squared_error` | (ε_θ(x_t, c, t) − target)² | before any averaging, [B, C, h, w] |
+| `objective` | "loss" or "eps2" | what is squared: the error, or ε_θ itself (Table 5) |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,9 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from attribution.pipelines import check_supported, choose_device, load_pipeline, tune
+from attribution.types import UserError
 
 DEFAULT_GUIDANCE = 4.0
 OnStep = Callable[[int, int], None]
+Objective = Literal["loss", "eps2"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 @dataclass(eq=False)
@@ -32,6 +36,7 @@ class Denoiser:
 
     latent_shape: (C, h, w). resolution: image side in pixels. dtype: the UNet's; errors and losses
     come back in float32 (float64 for a float64 model). alphas_cumprod: ᾱ_t, [n_train_timesteps].
+    objective: what `squared_error` squares; see `with_objective`.
     """
 
     pipeline: Any
@@ -47,6 +52,7 @@ class Denoiser:
     device: torch.device
     dtype: torch.dtype
     alphas_cumprod: Tensor
+    objective: Objective = "loss"
 
     @classmethod
     def load(
@@ -159,15 +165,42 @@ class Denoiser:
             return output, alpha * eps - sigma * z
         return output, z
 
+    def predicted_noise(
+        self, output: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """ε_θ from the model's `output` [B, C, h, w]: itself, √ᾱ v + √(1−ᾱ) x_t for v models,
+        (x_t − √ᾱ z_θ) / √(1−ᾱ) for sample models.
+        """
+        if self.prediction_type == "epsilon":
+            return output
+        bar = self.alphas_cumprod[timesteps.to(self.device)].view(-1, 1, 1, 1)
+        alpha, sigma = bar.sqrt(), (1.0 - bar).sqrt()
+        x_t = alpha * latents.to(output) + sigma * noise.to(output)
+        if self.prediction_type == "v_prediction":
+            return alpha * output + sigma * x_t
+        return (x_t - alpha * output) / sigma
+
+    def with_objective(self, objective: Objective) -> Denoiser:
+        """The same model (the very same modules) with another `squared_error` and `loss`.
+
+        "loss": (output − target)². "eps2": ε_θ², the output of D-TRAK and of Table 5, with no
+        target; its mean takes the place of the loss in gradients, unlearning, Fisher and scores.
+        """
+        if objective not in OBJECTIVES:
+            raise UserError(f"the objective is one of {', '.join(OBJECTIVES)}, not {objective!r}")
+        return replace(self, objective=objective)
+
     def squared_error(
         self, latents: Tensor, cond: Tensor, noise: Tensor, timesteps: Tensor
     ) -> Tensor:
-        """(output − target)² [B, C, h, w], differentiable."""
+        """(output − target)², or ε_θ² by the objective, [B, C, h, w], differentiable."""
         output, target = self.predict(latents, cond, noise, timesteps)
+        if self.objective == "eps2":
+            return self.predicted_noise(output, latents, noise, timesteps) ** 2
         return (output - target) ** 2
 
     def loss(self, latents: Tensor, cond: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """L(z, θ) at one (t, ε) per sample: mean squared error over latent elements, [B]."""
+        """L(z, θ) at one (t, ε) per sample: mean of `squared_error` over latent elements, [B]."""
         return self.squared_error(latents, cond, noise, timesteps).mean(dim=(1, 2, 3))
 
     def generate(

@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.denoiser import Denoiser
 from attribution.noise import keyed_noise, mirrored
 from attribution.types import UserError
 from precompute import latents, options
@@ -116,24 +115,8 @@ def _forward(
     t = torch.tensor([grid[i] for *_, i in cells])
     output, target = job.denoiser.predict(z, cond, eps, t)
     loss = ((output - target) ** 2).mean(dim=(1, 2, 3))
-    power = predicted_noise(job.denoiser, output, z, eps, t).square().mean(dim=(1, 2, 3))
+    power = job.denoiser.predicted_noise(output, z, eps, t).square().mean(dim=(1, 2, 3))
     return loss.float().cpu().numpy(), power.float().cpu().numpy()
-
-
-def predicted_noise(
-    denoiser: Denoiser, output: Tensor, z: Tensor, eps: Tensor, t: Tensor
-) -> Tensor:
-    """ε_θ from the model's output: itself, α v + σ x_t for v models, (x_t − α z_θ) / σ for sample
-    models.
-    """
-    if denoiser.prediction_type == "epsilon":
-        return output
-    bar = denoiser.alphas_cumprod[t.to(denoiser.device)].view(-1, 1, 1, 1)
-    alpha, sigma = bar.sqrt(), (1.0 - bar).sqrt()
-    x_t = alpha * z.to(output) + sigma * eps.to(output)
-    if denoiser.prediction_type == "v_prediction":
-        return alpha * output + sigma * x_t
-    return (x_t - alpha * output) / sigma
 
 
 def _refuse_nan(records: ShardRecords, loss: np.ndarray) -> None:

@@ -53,6 +53,22 @@ def test_loss_matches_the_schedulers_targets(denoiser64):
         assert torch.allclose(denoiser64.loss(latents, cond, noise, t), expected, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_objectives_share_the_model_and_nothing_else(denoiser64):
+    data = _batch(denoiser64)
+    eps2 = denoiser64.with_objective("eps2")
+    assert eps2.unet is denoiser64.unet and eps2.with_objective("loss").objective == "loss"
+    assert not torch.allclose(eps2.loss(*data), denoiser64.loss(*data))
+    # a model that is right predicts the noise, whose mean square is what is left
+    output, target = denoiser64.predict(*data)
+    latents, _, noise, t = data
+    assert torch.allclose(denoiser64.predicted_noise(target, latents, noise, t), noise)
+    power = denoiser64.predicted_noise(output, latents, noise, t).square().mean((1, 2, 3))
+    assert torch.allclose(eps2.loss(*data), power)
+    with pytest.raises(UserError, match="loss, eps2"):
+        denoiser64.with_objective("eps")
+
+
 def test_encoded_image_has_the_scaling_factor(denoiser):
     image = tiny_images(1)[0]
     x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -49,6 +49,27 @@ def test_per_sample_gradients_match_a_loop(denoiser64, weight_set):
 
 
 @pytest.mark.parametrize("weight_set", ["kv", "full"])
+def test_gradients_of_the_squared_output_match_autograd_on_the_bare_unet(denoiser64, weight_set):
+    """D-TRAK's ‖ε_θ‖²: ε from the scheduler's own x_t, one sample at a time."""
+    names = parameter_names(denoiser64.unet, weight_set)
+    latents, cond, noise, t = batch(denoiser64)
+    fast = per_sample_gradients(denoiser64.with_objective("eps2"), latents, cond, noise, t, names)
+    assert denoiser64.objective == "loss"
+    for i in range(len(t)):
+        x_t = denoiser64.scheduler.add_noise(latents[i], noise[i], t[i : i + 1])[None]
+        with trainable(denoiser64.unet, names) as parameters:
+            output = denoiser64.unet(x_t, t[i], cond[i : i + 1]).sample
+            if denoiser64.prediction_type == "v_prediction":
+                bar = denoiser64.scheduler.alphas_cumprod[t[i]]
+                output = bar.sqrt() * output + (1 - bar).sqrt() * x_t
+            slow = torch.autograd.grad(output.square().mean(), parameters)
+        for name, gradient in zip(names, slow, strict=True):
+            # the scheduler keeps its coefficients in float32
+            scale = float(gradient.abs().max())
+            assert torch.allclose(fast[name][i], gradient, rtol=1e-4, atol=1e-5 * scale), name
+
+
+@pytest.mark.parametrize("weight_set", ["kv", "full"])
 def test_grouped_gradients_are_means(denoiser64, weight_set):
     names = parameter_names(denoiser64.unet, weight_set)
     data = batch(denoiser64)

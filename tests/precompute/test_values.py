@@ -21,7 +21,6 @@ from attribution.noise import keyed_noise, mirrored
 from attribution.projection import Projection
 from attribution.weights import parameter_names
 from precompute.__main__ import main
-from precompute.losses import predicted_noise
 from tests.precompute.worlds import SMALL, image_folder, make_index, tiny_clip
 from tests.tiny import LATENT_SHAPE, tiny_pipeline
 
@@ -64,7 +63,7 @@ def test_base_loss_of_one_cell(index, loaded, row, caption, flip, step):
     expected = loaded.loss(*batch)
     assert index.base_loss[row, caption, flip, step] == pytest.approx(float(expected), rel=1e-5)
     output, _ = loaded.predict(*batch)
-    power = predicted_noise(loaded, output, batch[0], batch[2], batch[3]).square().mean()
+    power = loaded.predicted_noise(output, batch[0], batch[2], batch[3]).square().mean()
     assert index.base_loss_eps2[row, caption, flip, step] == pytest.approx(float(power), rel=1e-5)
 
 
@@ -74,7 +73,7 @@ def test_a_perfect_model_predicts_the_noise(kind):
     z, eps = torch.randn(2, 3, *LATENT_SHAPE)
     t = torch.tensor([20, 500, 980])
     _, target = denoiser.predict(z, torch.randn(3, 8, 16), eps, t)
-    assert torch.allclose(predicted_noise(denoiser, target, z, eps, t), eps, atol=1e-4)
+    assert torch.allclose(denoiser.predicted_noise(target, z, eps, t), eps, atol=1e-4)
 
 
 def test_curvature_is_of_training_records_only(index, loaded):
