@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+
+from attribution import layout
+from attribution.types import UserError
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,14 @@ class TrainingSet:
 
 
 def load_training_set(data: Path, split: str = "train") -> TrainingSet:
-    """The records of `split` ('train' or 'held-out') in file order; `data` is a folder or a Parquet
-    file."""
-    path = data / "records.parquet" if data.is_dir() else data
+    """The records of `split` ('train' or 'held-out') in file order.
+
+    data: a folder with records.parquet, an index with its shards, or a Parquet file. UserError for
+    a folder with neither.
+    """
     columns = ["id", "image", "captions", "category", "artists", "split"]
-    rows = [r for r in pq.read_table(path, columns=columns).to_pylist() if r["split"] == split]
+    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in _files(data)])
+    rows = [row for row in table.to_pylist() if row["split"] == split]
     images = np.stack([_decode(r["image"]) for r in rows])
     return TrainingSet(
         ids=tuple(r["id"] for r in rows),
@@ -45,6 +52,17 @@ def load_training_set(data: Path, split: str = "train") -> TrainingSet:
         artists=tuple(tuple(r["artists"]) for r in rows),
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
     )
+
+
+def _files(data: Path) -> list[Path]:
+    """The recipe's own file, else the shards of the index made from it, in order."""
+    if not data.is_dir():
+        return [data]
+    whole = data / layout.RECORDS
+    files = [whole] if whole.is_file() else sorted(data.glob(f"{layout.SHARDS}/*/{layout.RECORDS}"))
+    if not files:
+        raise UserError(f"no training set in {data}: neither {layout.RECORDS} nor shards")
+    return files
 
 
 def _decode(png: bytes) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
+from attribution.types import UserError
 from precompute.recipes.model.clip import contrastive_loss, tokenize
 from precompute.recipes.model.config import (
     ClipConfig,
@@ -72,6 +73,18 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_held_out_records_are_never_loaded_for_training(data: Path) -> None:
     assert load_training_set(data).ids == ("r0", "r1", "r2", "r3", "r4")
     assert load_training_set(data, "held-out").ids == ("r5",)
+
+
+def test_the_shards_of_an_index_are_a_training_set_too(data: Path, tmp_path: Path) -> None:
+    table = pq.read_table(data / "records.parquet")
+    for number, part in enumerate((table.slice(0, 4), table.slice(4))):
+        path = tmp_path / f"shards/{number:05d}/records.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(part, path)
+    found, whole = load_training_set(tmp_path), load_training_set(data)
+    assert found.ids == whole.ids and torch.equal(found.images, whole.images)
+    with pytest.raises(UserError, match="no training set"):
+        load_training_set(tmp_path / "shards")
 
 
 def test_every_record_is_seen_once_per_epoch() -> None:
