@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from attribution.pipelines import check_supported, choose_device, load_pipeline, tune
+from attribution.regions import placement
 from attribution.types import UserError
 
 DEFAULT_GUIDANCE = 4.0
@@ -106,6 +107,10 @@ class Denoiser:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text states c [B, L, d] in the UNet's dtype, padded and cut as the pipeline does."""
+        return self.text_states(prompts)
+
+    def text_states(self, prompts: Sequence[str]) -> Tensor:
+        """`encode_text`, differentiable: for training an embedding."""
         length = min(
             self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
         )
@@ -136,10 +141,10 @@ class Denoiser:
     def prepare_image(self, image: Image.Image) -> Image.Image:
         """RGB at the model's resolution: the shorter side padded with white, then resized."""
         image = image.convert("RGB")
-        side = max(image.size)
+        side, left, top = placement(image.size)
         if image.size != (side, side):
             square = Image.new("RGB", (side, side), "white")
-            square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+            square.paste(image, (left, top))
             image = square
         if side != self.resolution:
             image = image.resize((self.resolution, self.resolution), Image.Resampling.LANCZOS)
