@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -78,12 +79,12 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         text = validate.prompt(prompt)
         picture = None if image is None else served.opened(image)
         size = (engine.resolution, engine.resolution) if picture is None else picture.size
-        if validate.regions(regions, size):
-            raise UserError("regions are not available yet")
+        chosen = validate.regions(regions, size)
         if picture is None:
             query = _last(jobs.generate(text, validate.seed(seed)), Query)
         else:
             query = engine.upload(picture, text)
+        query = replace(query, regions=chosen)
         answers = [a for a in jobs.attribute(query, names, k) if isinstance(a, Attribution)]
         return served.result(engine, engine.result(query, answers, k))
 

@@ -2,7 +2,7 @@
 
 python -m attribution --index assets/openclipart --prompt "an ice cream cone" --seed 7 --out answer
 python -m attribution --index assets/openclipart --prompt "an ice cream cone" --image mine.png
---method abu,clip --out answer
+--method abu,clip --region 0,0,32,64 --out answer
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from attribution import defaults, report, validate
 from attribution.images import read_image
-from attribution.types import Attribution, Progress, Query, UserError
+from attribution.types import Attribution, Progress, Query, Region, UserError
 
 if TYPE_CHECKING:  # loading torch takes seconds that bad input need not wait for
     from attribution.engine import Engine
@@ -59,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     picture = parser.add_mutually_exclusive_group(required=True)
     picture.add_argument("--seed", metavar="N", help="generate the picture from this seed")
     picture.add_argument("--image", metavar="FILE", help="attribute this picture instead")
-    add("--region", action="append", metavar="x0,y0,x1,y1", help="a box in pixels of the picture")
-    add("--mask", metavar="FILE", help="a mask of the picture's size, white where the region is")
+    add("--region", action="append", metavar="x0,y0,x1,y1", help="a box in pixels; repeatable")
+    add("--mask", metavar="FILE", help="an image of the picture's proportions, white = region")
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
     add("--top-k", metavar="K", help=f"default {defaults.TOP_K}, or all records if there are fewer")
     add("--exhaustive", action="store_true", help="score every training record, no shortlist")
@@ -87,21 +88,22 @@ def _run(args: argparse.Namespace) -> None:
     if args.top_k is not None:
         top_k = validate.top_k(args.top_k, engine.n_train)
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
-    _check_region(args, picture.size if picture else (engine.resolution, engine.resolution))
+    size = picture.size if picture else (engine.resolution, engine.resolution)
+    regions = _regions(args, size)
     if picture is not None:
         query = engine.upload(picture, prompt)
     else:
         query = _last(engine.generate(prompt, validate.seed(args.seed)), Query)[0]
+    query = replace(query, regions=regions)
     answers = _last(engine.attribute(query, methods, top_k, args.exhaustive), Attribution)
     _write(engine, out, query, answers, top_k, args.scores)
 
 
-def _check_region(args: argparse.Namespace, size: tuple[int, int]) -> None:
-    validate.regions([text.split(",") for text in args.region or ()], size)
-    if args.mask is not None:
-        validate.mask(args.mask, size)
-    if args.region or args.mask:
-        raise UserError("--region and --mask are not available yet")
+def _regions(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Region, ...]:
+    """The boxes and the mask, for a picture of `size` (width, height); their union counts."""
+    boxes = [text.split(",") for text in args.region or ()]
+    masks = () if args.mask is None else (validate.mask(args.mask, size),)
+    return validate.regions((*boxes, *masks), size)
 
 
 def _write(

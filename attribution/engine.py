@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,8 +102,8 @@ class Engine:
     def upload(self, source: ImageSource, prompt: str, *, regions: Sequence[Region] = ()) -> Query:
         """A picture from outside, with the prompt to condition it on; its seed is None."""
         image = read_image(source)
-        boxes = validate.regions([region.box for region in regions], image.size)
-        return Query(validate.prompt(prompt), image, regions=boxes)
+        chosen = validate.regions(tuple(regions), image.size)
+        return Query(validate.prompt(prompt), image, regions=chosen)
 
     def attribute(
         self,
@@ -118,8 +119,7 @@ class Engine:
         """
         names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
         k = validate.top_k(top_k, self.n_train)
-        if query.regions:
-            raise UserError("regions are not available yet")
+        query = replace(query, regions=validate.regions(query.regions, query.image.size))
         for name in names:
             yield from self._alone(self._run(name, query, k, exhaustive, params))
 

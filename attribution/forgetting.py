@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from attribution.denoiser import Denoiser
-from attribution.gradients import query_draws
+from attribution.gradients import query_draws, region_loss
+from attribution.regions import query_weights
 from attribution.stepsize import solve_step
 from attribution.types import Forgetting, OtherPrompt, Progress, Query
 from attribution.unlearning import Delta, Unlearned, applied
@@ -63,18 +64,21 @@ def loss_increase(
     cond: Tensor,
     delta: Delta,
     timesteps: Sequence[int],
+    weights: Tensor | None = None,
     *,
     draws: int = 2,
     seed: int = 0,
 ) -> Callable[[float], float]:
-    """s → L(ẑ, θ0 + s·Δθ) / L(ẑ, θ0) − 1 of the query `latents` [1, C, h, w], `cond` [1, L, d]."""
+    """s → L(ẑ, θ0 + s·Δθ) / L(ẑ, θ0) − 1 of the query `latents` [1, C, h, w], `cond` [1, L, d];
+    `weights` [h, w] count the cells of a region only.
+    """
     noise, t = query_draws(denoiser, timesteps, draws, seed, "line-search")
     z, c = latents.expand(len(t), -1, -1, -1), cond.expand(len(t), -1, -1)
 
     @torch.no_grad()
     def loss(scale: float) -> float:
         with applied(denoiser, delta, scale):
-            return float(denoiser.loss(z, c, noise, t).mean())
+            return float(region_loss(denoiser.squared_error(z, c, noise, t), weights).mean())
 
     base = loss(0.0)
     return lambda scale: loss(scale) / base - 1.0
@@ -117,7 +121,8 @@ def forget_query(
             continue
         latents = denoiser.encode_images([query.image])
         cond = denoiser.encode_text([query.prompt])
-        increase = loss_increase(denoiser, latents, cond, item.delta, timesteps)
+        weights = query_weights(denoiser, query)
+        increase = loss_increase(denoiser, latents, cond, item.delta, timesteps, weights)
         yield from forget(denoiser, item, increase, strengths, drawing)
 
 

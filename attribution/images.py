@@ -22,18 +22,20 @@ MAX_BYTES = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
-def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    source: ImageSource, *, max_pixels: int = MAX_PIXELS, paper: str = "white"
+) -> Image.Image:
     """Read a path, bytes, binary file or PIL image as a new 8-bit RGB image.
 
-    EXIF rotation is applied, transparency laid on white, CMYK and 16-bit converted, the first frame
-    of an animation taken, metadata dropped. Raises UserError with one line for a missing, empty,
-    damaged or too large image.
+    EXIF rotation is applied, transparency laid on `paper`, CMYK and 16-bit converted, the first
+    frame of an animation taken, metadata dropped. Raises UserError with one line for a missing,
+    empty, damaged or too large image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = source if isinstance(source, Image.Image) else _open(source)
         _check_size(image, max_pixels)
-        return _to_rgb(_decoded(image))
+        return _to_rgb(_decoded(image), paper)
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
@@ -102,13 +104,13 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, paper: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _scaled_grey(image)
     elif image.mode == "La" or image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image
         rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba)
     rgb = image.convert("RGB")
     clean = Image.new("RGB", rgb.size)  # a fresh image carries no metadata
     clean.paste(rgb)

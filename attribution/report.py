@@ -66,9 +66,29 @@ def query_dict(query: Query) -> dict[str, Any]:
         "steps": query.steps,
         "guidance": query.guidance,
         "scheduler": query.scheduler,
-        "regions": [list(region.box) for region in query.regions],
+        "regions": [_region_dict(query, i) for i in range(len(query.regions))],
         "image_sha256": hashlib.sha256(png_bytes(query.image)).hexdigest(),
     }
+
+
+def _region_dict(query: Query, i: int) -> Any:
+    """A box as its corners; a mask as {box, mask: its file}."""
+    region = query.regions[i]
+    if region.mask is None:
+        return list(region.box)
+    return {"box": list(region.box), "mask": mask_file(i)}
+
+
+def mask_file(i: int) -> str:
+    """File of the mask of the query's region i, from 0."""
+    return f"region_{i + 1}.png"
+
+
+def mask_files(query: Query) -> Iterator[tuple[str, bytes]]:
+    """(file, bytes) of each region that is a mask, white inside."""
+    for i, region in enumerate(query.regions):
+        if region.mask is not None:
+            yield mask_file(i), png_bytes(region.mask)
 
 
 def result_dict(
@@ -155,8 +175,9 @@ def csv_text(method: Mapping[str, Any]) -> str:
 def answer_files(
     result: Mapping[str, Any], query: Query, lookup: RecordLookup
 ) -> Iterator[tuple[str, bytes]]:
-    """(path, bytes) of query.png, each attributed image once, and result.json last."""
+    """(path, bytes) of query.png, masks, each attributed image once, and result.json last."""
     yield QUERY_IMAGE, png_bytes(query.image)
+    yield from mask_files(query)
     ids = dict.fromkeys(row["record"] for method in result["methods"] for row in method["results"])
     for record in lookup(list(ids)):
         yield image_file(record.id), png_bytes(record.image)

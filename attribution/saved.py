@@ -1,7 +1,7 @@
 """EDGE: saved examples, answers that show at once. JSON, PNG and .npy, no pickle, < 100 kB each.
 
     examples/<slug>/result.json           the contract's result, and `saved`: how to read the arrays
-    examples/<slug>/query.png
+    examples/<slug>/query.png             and region_<i>.png for a region that is a mask
     examples/<slug>/<method>.<array>.npy  rows int32 [M], scores float32 [M], errors float16 [M],
                                           flip int8 [M], cells float16 [best, captions, flips, T],
                                           heatmaps float16 [R, h, w]
@@ -20,7 +20,14 @@ from typing import Any
 import numpy as np
 
 from attribution.images import read_image
-from attribution.report import QUERY_IMAGE, RESULT, json_text, new_folder, png_bytes
+from attribution.report import (
+    QUERY_IMAGE,
+    RESULT,
+    json_text,
+    mask_files,
+    new_folder,
+    png_bytes,
+)
 from attribution.types import Attribution, Example, Query, Region, UserError
 
 # Cells are kept for the best records only; the timestep slider re-ranks among these.
@@ -40,7 +47,8 @@ def save_example(
     """Write one example with its result.json; UserError if the folder is not empty."""
     folder = Path(folder)
     with new_folder(folder) as part:
-        (part / QUERY_IMAGE).write_bytes(png_bytes(query.image))
+        for name, data in ((QUERY_IMAGE, png_bytes(query.image)), *mask_files(query)):
+            (part / name).write_bytes(data)
         details = {a.method: _save_arrays(part, a) for a in attributions}
         saved = {"index_hash": index_hash, "methods": details}
         (part / RESULT).write_text(json_text({**result, "saved": saved}), encoding="utf-8")
@@ -115,8 +123,15 @@ def _query(saved: Mapping[str, Any], folder: Path) -> Query:
         steps=saved["steps"],
         guidance=saved["guidance"],
         scheduler=saved["scheduler"],
-        regions=tuple(Region(tuple(box)) for box in saved["regions"]),
+        regions=tuple(_region(region, folder) for region in saved["regions"]),
     )
+
+
+def _region(saved: Any, folder: Path) -> Region:
+    if not isinstance(saved, dict):
+        return Region(tuple(saved))
+    mask = read_image(folder / Path(saved["mask"]).name).convert("L")
+    return Region(tuple(saved["box"]), mask)
 
 
 def _attribution(

@@ -21,9 +21,14 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Region:
-    """A box in pixels of the query image, x0 < x1 and y0 < y1, origin at the top left."""
+    """A part of the query image, in its pixels, origin at the top left.
+
+    box: x0 < x1 and y0 < y1, inside the image. mask: None for the box itself; for a free form 8-bit
+    grey ("L") of the image's size, 255 inside, of which `box` is the bounding box.
+    """
 
     box: tuple[float, float, float, float]
+    mask: Image.Image | None = None
 
 
 @dataclass(frozen=True)

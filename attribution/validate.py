@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from PIL import Image
@@ -15,6 +15,10 @@ from attribution.types import Region, UserError
 MAX_PROMPT = 1000
 MAX_SEED = 2**32 - 1
 MAX_REGIONS = 16
+# Thinner than this (px), a box is a slip of the hand; rounding would soon empty it.
+MIN_SIDE = 0.01
+# A mask without a pixel this bright (of 255) is a black one that went through a lossy format.
+MASK_WHITE = 128
 
 
 def prompt(text: object) -> str:
@@ -62,42 +66,73 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def box(values: Sequence[Any], size: tuple[int, int]) -> Region:
-    """A box x0, y0, x1, y1 in pixels that lies inside an image of `size` (width, height)."""
-    try:
-        numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) != 4 or not all(math.isfinite(v) for v in numbers):
+def box(values: object, size: tuple[int, int]) -> Region:
+    """A box x0, y0, x1, y1 in pixels, clipped to an image of `size` (width, height)."""
+    numbers = _corners(values)
+    if numbers is None:
         raise UserError(f"a region is x0,y0,x1,y1 in pixels, not {_short(values)}")
     x0, y0, x1, y1 = numbers
-    width, height = size
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise UserError(
-            f"the region {x0:g},{y0:g},{x1:g},{y1:g} has to satisfy 0 <= x0 < x1 <= {width} "
-            f"and 0 <= y0 < y1 <= {height}"
-        )
+    name, (width, height) = f"the region {x0:g},{y0:g},{x1:g},{y1:g}", size
+    if not (x0 < x1 and y0 < y1):
+        raise UserError(f"{name} is empty: x0 has to be below x1, and y0 below y1")
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    if not (x0 < x1 and y0 < y1):
+        raise UserError(f"{name} lies outside the picture of {width} x {height} px")
+    if min(x1 - x0, y1 - y0) < MIN_SIDE:
+        raise UserError(f"{name} is thinner than {MIN_SIDE:g} px")
     return Region((x0, y0, x1, y1))
 
 
-def regions(boxes: Iterable[Sequence[Any]] | None, size: tuple[int, int]) -> tuple[Region, ...]:
-    """Up to 16 boxes; none means the whole picture."""
-    checked = tuple(box(values, size) for values in boxes or ())
-    if len(checked) > MAX_REGIONS:
-        raise UserError(f"{len(checked)} regions; the limit is {MAX_REGIONS}")
-    return checked
+def _corners(values: object) -> tuple[float, ...] | None:
+    """Four finite numbers; None for anything else."""
+    if not isinstance(values, list | tuple) or len(values) != 4:
+        return None
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if all(math.isfinite(value) for value in numbers) else None
 
 
-def mask(source: ImageSource, size: tuple[int, int]) -> Image.Image:
-    """A mask image of the query's size, white where the region is, as 8-bit grey; not all black."""
-    grey = read_image(source).convert("L")
-    if grey.size != size:
-        raise UserError(
-            f"the mask is {grey.width} x {grey.height} px, the picture {size[0]} x {size[1]}"
-        )
-    if grey.getextrema()[1] == 0:
+def regions(parts: object, size: tuple[int, int]) -> tuple[Region, ...]:
+    """Up to 16 boxes or Regions of an image of `size`; none means the whole picture."""
+    if parts is None:
+        return ()
+    if not isinstance(parts, list | tuple):
+        raise UserError("regions has to be a list of boxes, each x0, y0, x1, y1 in pixels")
+    if len(parts) > MAX_REGIONS:
+        raise UserError(f"{len(parts)} regions; the limit is {MAX_REGIONS}")
+    return tuple(_region(part, size) for part in parts)
+
+
+def _region(part: object, size: tuple[int, int]) -> Region:
+    if not isinstance(part, Region):
+        return box(part, size)
+    return box(part.box, size) if part.mask is None else mask(part.mask, size)
+
+
+def mask(source: ImageSource, size: tuple[int, int]) -> Region:
+    """A free form from an image, white where the region is, transparent where it is not.
+
+    One of other size than the picture's `size` is resized where the proportions are the same (to a
+    pixel), refused where they are not.
+    """
+    grey = read_image(source, paper="black").convert("L")
+    if not any(grey.histogram()[MASK_WHITE:]):
         raise UserError("the mask is empty: paint the region white")
-    return grey
+    if grey.size != size:
+        if abs(grey.width * size[1] - grey.height * size[0]) > max(*size, *grey.size):
+            raise UserError(
+                f"the mask is {grey.width} x {grey.height} px, the picture {size[0]} x {size[1]}: "
+                "it has to have the same size, or at least the same proportions"
+            )
+        # BOX: every pixel of the mask counts, by its area, and white stays white
+        grey = grey.resize(size, Image.Resampling.BOX)
+    corners = grey.getbbox()
+    if corners is None:
+        raise UserError("the mask shows less than a pixel of the picture: paint a larger region")
+    x0, y0, x1, y1 = map(float, corners)
+    return Region((x0, y0, x1, y1), grey)
 
 
 def methods(names: object, known: Mapping[str, Any]) -> tuple[str, ...]:

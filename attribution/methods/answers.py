@@ -50,6 +50,13 @@ def refuse_regions(query: Query) -> None:
         raise UserError("regions are not available yet")
 
 
+def region_params(query: Query, how: str) -> dict[str, str]:
+    """`params` of a query with regions: "loss" where only they count in the query's loss, "crop"
+    where only they are looked at, "ignored" by a method that looks at no picture.
+    """
+    return {"region": how} if query.regions else {}
+
+
 def refuse_unknown(method: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """UserError for an option the method does not have."""
     for name in options:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from attribution.methods.context import Context
+from attribution.regions import crop
 from attribution.shortlist import (
     CLIP_ROWS,
     GRADIENT_ROWS,
@@ -64,6 +65,6 @@ def _orders(
         vector = context.gradient_query.vector(delta)
         orders["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
     if context.clip is not None and index.has_rows(CLIP_ROWS):
-        feature = np.asarray(context.clip.images([query.image])[0])
+        feature = np.asarray(context.clip.images([crop(query)])[0])
         orders["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
     return orders

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
+from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.context import Context
 from attribution.methods.method import Method
 from attribution.noise import keyed_integers
@@ -28,7 +28,6 @@ class RandomAttributor:
         self, query: Query, ids: Sequence[str] | None = None, k: int = 24, **options: Any
     ) -> Iterator[Progress | Attribution]:
         """The Attribution, at once; option `seed`."""
-        refuse_regions(query)
         refuse_unknown(self.name, options, {"seed": 0, "exhaustive": None, "shortlist": None})
         seed = int(options.get("seed") or 0)
         rows = self.context.training_rows(ids)
@@ -49,7 +48,7 @@ class RandomAttributor:
             self.context.index,
             rows,
             np.array(scores, dtype=np.float32),
-            params={"seed": seed},
+            params={"seed": seed, **region_params(query, "ignored")},
         )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from attribution.features import pixel_features
-from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
+from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.context import Context
 from attribution.methods.method import Method
+from attribution.regions import crop
 from attribution.types import Attribution, Progress, Query
 
 KIND = "similarity"
@@ -35,22 +37,29 @@ def pixels(context: Context, query: Query) -> np.ndarray:
 
 
 class SimilarityAttributor:
-    """Inner products of one feature with every training record's, the better of image and flip."""
+    """Inner products of one feature with every training record's, the better of image and flip.
 
-    def __init__(self, context: Context, name: str, encode: Encode) -> None:
+    Of a query with regions the crop is compared, unless `prompt_only`: then no picture is looked
+    at.
+    """
+
+    def __init__(
+        self, context: Context, name: str, encode: Encode, prompt_only: bool = False
+    ) -> None:
         self.context, self.name, self.encode = context, name, encode
+        self.prompt_only = prompt_only
 
     def run(
         self, query: Query, ids: Sequence[str] | None = None, k: int = 24, **options: Any
     ) -> Iterator[Progress | Attribution]:
         """One Progress, then the Attribution over all training records (or `ids`)."""
-        refuse_regions(query)
         refuse_unknown(self.name, options, {"exhaustive": None, "shortlist": None})
         began = time.perf_counter()
         yield Progress("compare", 0, 1)
         wanted = self.context.training_rows(ids)
         search = self.context.index.search(self.name)
-        feature = self.encode(self.context, query)
+        seen = query if self.prompt_only else replace(query, image=crop(query), regions=())
+        feature = self.encode(self.context, seen)
         rows, products, flips = search.nearest(feature, len(self.context.index.train_rows))
         keep = np.isin(rows, wanted)
         yield ranked(
@@ -61,13 +70,15 @@ class SimilarityAttributor:
             products[keep],
             flip=flips[keep],
             seconds={"compare": time.perf_counter() - began},
+            params=region_params(query, "ignored" if self.prompt_only else "crop"),
         )
 
 
 def _method(
     name: str, title: str, explanation: str, source: str, needs: tuple[str, ...], encode: Any
 ) -> Method:
-    build = partial(SimilarityAttributor, name=name, encode=encode)
+    prompt_only = encode is clip_text
+    build = partial(SimilarityAttributor, name=name, encode=encode, prompt_only=prompt_only)
     return Method(name, "similarity", title, explanation, source, needs, build)
 
 

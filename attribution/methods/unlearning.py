@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from attribution import defaults
-from attribution.methods.answers import ranked, refuse_regions, refuse_unknown
+from attribution import defaults, regions
+from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.candidates import Candidates, choose
 from attribution.methods.context import Context
 from attribution.reduce import reduce_cells
@@ -45,13 +45,14 @@ class UnlearningAttributor:
 
     def unlearn(self, query: Query, **options: Any) -> Iterator[Progress | Unlearned]:
         """Progress, then the Unlearned of a query; at once when the last one was the same."""
-        refuse_regions(query)
         config = self._configured(options)
         key = _key(query, config)
         if self._last is None or self._last[0] != key:
             latents, cond = self._encoded(query)
             curvature = self.context.curvature(config.curvature)
-            for item in unlearn(self.context.denoiser, latents, cond, curvature, config):
+            weights = regions.query_weights(self.context.denoiser, query)
+            job = unlearn(self.context.denoiser, latents, cond, curvature, config, weights)
+            for item in job:
                 if isinstance(item, Unlearned):
                     self._last = key, item
                 else:
@@ -220,6 +221,7 @@ class _Run:
             "noise_floor_share": _floor_share(scores, floor),
             "fresh_base": fresh_base,
             "note": found.note,
+            **region_params(self.query, "loss"),
         }
 
 
@@ -242,4 +244,5 @@ def _floor_share(scores: Scores, floor: float) -> float:
 
 def _key(query: Query, config: UnlearnConfig) -> str:
     picture = hashlib.sha256(query.image.convert("RGB").tobytes()).hexdigest()
-    return f"{picture} {query.image.size} {query.prompt!r} {config}"
+    part = regions.key(query)
+    return f"{picture} {query.image.size} {query.prompt!r} {part!r} {config}"
