@@ -16,6 +16,7 @@ DONE = "done.json"
 # Steps beside the core ones, of the index and of each shard; extra encoders.
 EXTRAS = "extras.json"
 ENCODERS = "encoders"
+EXTRA_FILES = "extras"
 CORE_STEPS = ("dataset", "latents", "features", "losses", "gradients")
 CURVATURE = "curvature"
 FISHER_DIAGONAL = "fisher_diagonal.safetensors"
@@ -39,3 +40,13 @@ def rows_name(method: str) -> str:
 def search_name(method: str) -> str:
     """File name of a method's FAISS index below `search/`, e.g. clip.faiss."""
     return f"{method}.faiss"
+
+
+def fisher_step(weights: str, objective: str) -> str:
+    """The extra step that makes the diagonal Fisher of a weight set, e.g. fisher-full-loss."""
+    return f"fisher-{weights}-{objective}"
+
+
+def fisher_file(weights: str, objective: str) -> str:
+    """File of that Fisher, e.g. extras/fisher-full-loss.safetensors."""
+    return f"{EXTRA_FILES}/{fisher_step(weights, objective)}.safetensors"

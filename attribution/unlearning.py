@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attribution.cells import batch_size_for
 from attribution.delta import Delta, applied
-from attribution.denoiser import Denoiser
+from attribution.denoiser import OBJECTIVES, Denoiser, Objective
 from attribution.fisher import Curvature
 from attribution.gradients import Gradients, draws_gradient, query_draws, region_loss
 from attribution.stepsize import step_search
@@ -48,7 +48,8 @@ class UnlearnConfig:
     steps solves for (1+r)^(1/n) − 1. preset "paper": fixed α/N, no relative damping. alpha: α of
     that preset, by weight set where None. n_records: N. stride: between timesteps of the grid.
     draws, search_draws: noise draws per timestep of the gradient and of the line search. ewc: pull
-    towards θ0 by N·F(θ−θ0). seed: of the noise.
+    towards θ0 by N·F(θ−θ0). seed: of the noise. objective: what is raised, "loss", or "eps2" for
+    the output's mean square (Table 5), which then stands wherever a loss is named here.
     """
 
     weight_set: str = "kv"
@@ -64,10 +65,12 @@ class UnlearnConfig:
     search_draws: int = 2
     ewc: bool = False
     seed: int = 0
+    objective: Objective = "loss"
 
     def __post_init__(self) -> None:
         _require(self.weight_set in WEIGHT_SETS, f"weight set is one of {', '.join(WEIGHT_SETS)}")
         _require(self.curvature in CURVATURES, f"curvature is one of {', '.join(CURVATURES)}")
+        _require(self.objective in OBJECTIVES, f"objective is one of {', '.join(OBJECTIVES)}")
         _require(self.preset in (None, "paper"), "the only unlearning preset is 'paper'")
         _require(0 <= self.damping < math.inf, "damping must not be negative")
         _require(
@@ -157,7 +160,8 @@ class _Ascent:
         config: UnlearnConfig,
         weights: Tensor | None,
     ) -> None:
-        self.denoiser, self.latents, self.cond = denoiser, latents, cond
+        self.denoiser = denoiser.with_objective(config.objective)
+        self.latents, self.cond = latents, cond
         self.config, self.weights = config, weights
         self.names = parameter_names(denoiser.unet, config.weight_set)
         damping = 0.0 if config.preset == "paper" else config.damping

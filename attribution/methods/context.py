@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attribution import layout
 from attribution.cells import TextStates
-from attribution.denoiser import Denoiser
+from attribution.denoiser import Denoiser, Objective
 from attribution.fisher import EKFAC, Curvature, DiagonalFisher, Identity
 from attribution.index import Index
+from attribution.methods import needs
 from attribution.scoring import noise_floor
 from attribution.shortlist import GRADIENT_ROWS, GradientQuery
 from attribution.types import UserError
-from attribution.weights import WEIGHT_SETS, parameter_names
+from attribution.weights import parameter_names
 
 GRADIENT_WEIGHTS = "kv"
 
@@ -27,33 +30,60 @@ class Context:
     denoiser: Denoiser
     index: Index
     clip: Any = None
+    _fishers: dict[Path, DiagonalFisher] = field(default_factory=dict, repr=False)
+    _floors: dict[Objective, float] = field(default_factory=dict, repr=False)
 
     @cached_property
     def texts(self) -> TextStates:
         """Text states of training captions."""
         return TextStates(self.denoiser)
 
-    @cached_property
+    @property
     def diagonal(self) -> DiagonalFisher:
-        """The index's diagonal Fisher."""
-        return DiagonalFisher.from_state(self.index.curvature("diagonal"))
+        """The index's own diagonal Fisher, of the loss."""
+        return self._fisher(self.index.path / layout.CURVATURE / layout.FISHER_DIAGONAL)
 
     @cached_property
     def ekfac(self) -> EKFAC:
-        """The index's EK-FAC."""
+        """The index's EK-FAC, of the loss and the text keys and values."""
         return EKFAC.from_state(self.index.curvature("ekfac"))
 
-    def curvature(self, name: str) -> Curvature:
-        """diagonal, ekfac, or none; UserError where the index lacks it."""
+    def curvature(
+        self, name: str, weights: str = GRADIENT_WEIGHTS, objective: Objective = "loss"
+    ) -> Curvature:
+        """diagonal, ekfac, or none, covering a weight set (and maybe more), of an objective's
+        gradient; UserError with the command that makes it where the index lacks it.
+        """
         if name == "none":
             return Identity()
-        return self.ekfac if name == "ekfac" else self.diagonal
+        if why := self.lacks(f"curvature:{name}:{weights}:{objective}"):
+            raise UserError(why)
+        if name == "ekfac":
+            return self.ekfac
+        path = needs.fisher_path(self.index, weights, objective)
+        return self.diagonal if path is None else self._fisher(path)
 
-    @cached_property
+    def base_loss(self, objective: Objective = "loss") -> np.ndarray:
+        """The index's L(z, θ0), or mean ‖ε_θ‖², per cell, float32 [N, captions, flips, T]."""
+        found = self.index.base_loss if objective == "loss" else self.index.base_loss_eps2
+        if found is None:
+            raise UserError(self.lacks(f"base:{objective}"))
+        return found
+
+    def floor(self, objective: Objective = "loss") -> float:
+        """sd(fresh − cached) of 64 of those cells on this machine."""
+        if objective not in self._floors:
+            index, denoiser = self.index, self.denoiser.with_objective(objective)
+            base = self.base_loss(objective)
+            self._floors[objective] = noise_floor(
+                denoiser, index, base, index.timesteps, index.seed
+            )
+        return self._floors[objective]
+
+    @property
     def noise_floor(self) -> float:
-        """sd(fresh − cached) of 64 base losses on this machine."""
-        index = self.index
-        return noise_floor(self.denoiser, index, index.base_loss, index.timesteps, index.seed)
+        """The floor of the base losses."""
+        return self.floor()
 
     @cached_property
     def gradient_query(self) -> GradientQuery | None:
@@ -77,27 +107,16 @@ class Context:
         return rows
 
     def lacks(self, need: str) -> str:
-        """Why this index cannot serve a need, in a line; '' where it can.
-
-        Needs: `clip`, `rows:<method>`, `curvature:<name>`, `weights:<weight set>`.
+        """Why this index cannot serve a need, and the command that mends it, in a line; '' where it
+        can. The needs: attribution/methods/needs.py.
         """
-        kind, _, name = need.partition(":")
-        if kind == "clip":
-            return "" if self.index.clip_path else "this index has no CLIP model"
-        if kind == "rows":
-            return "" if self.index.has_rows(name) else f"this index has no {name} rows"
-        if kind == "curvature":
-            there = name in _curvatures(self.index)
-            return "" if there else f"this index has no {name} curvature"
-        covered = self.index.manifest.get("curvature", {}).get("weights", GRADIENT_WEIGHTS)
-        if WEIGHT_SETS.index(name) <= WEIGHT_SETS.index(covered):
-            return ""
-        return f"this index's Fisher covers only the {covered} weights"
+        return needs.lacks(self.index, need)
 
+    def _fisher(self, path: Path) -> DiagonalFisher:
+        from safetensors.torch import load_file
 
-def _curvatures(index: Index) -> tuple[str, ...]:
-    from attribution import layout
-
-    files = {"diagonal": layout.FISHER_DIAGONAL, "ekfac": layout.EKFAC}
-    folder = index.path / layout.CURVATURE
-    return tuple(name for name, file in files.items() if (folder / file).is_file())
+        if path not in self._fishers:
+            if not path.is_file():
+                raise UserError(self.lacks("curvature:diagonal"))
+            self._fishers[path] = DiagonalFisher.from_state(load_file(path))
+        return self._fishers[path]

@@ -1,0 +1,120 @@
+"""What a method may need of an index, whether it is there, and the command that makes it.
+
+| need | what it is |
+|---|---|
+| `clip` | the index's CLIP |
+| `encoder:<name>` | an extra encoder: dino, dinov2, clip-abc, ... |
+| `rows:<name>` | a row for each record and flip: clip, gradients, trak, ... |
+| `weights:<set>` | the diagonal Fisher of a weight set |
+| `curvature:<name>[:<set>[:<objective>]]` | diagonal or ekfac, of kv and of the loss by default |
+| `base:<objective>` | base values of every cell: of the loss, or of ‖ε_θ‖² (eps2) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attribution import layout
+from attribution.index import Index
+from attribution.weights import WEIGHT_SETS
+
+# What makes rows and encoders: arguments of `python -m precompute`; by default, a verb of the name.
+_CLIP = "index --clip DIR_OR_HUB_ID --rebuild"
+ROW_COMMANDS = {
+    "pixel": "features",
+    "gradients": "gradients",
+    "clip": _CLIP,
+    "clip-text": _CLIP,
+}
+ENCODER_COMMANDS: dict[str, str] = {}
+
+
+def lacks(index: Index, need: str) -> str:
+    """Why the index cannot serve `need`, in a line with the command that mends it; '' if it can.
+
+    ValueError for a need of another kind: a method's mistake.
+    """
+    kind, _, name = need.partition(":")
+    if kind not in _KINDS:
+        raise ValueError(f"no need {need!r}: its kind is one of {', '.join(_KINDS)}")
+    return _KINDS[kind](index, name)
+
+
+def fisher_path(index: Index, weights: str, objective: str) -> Path | None:
+    """The smallest stored diagonal Fisher that covers a weight set; None for no file."""
+    wider = WEIGHT_SETS[WEIGHT_SETS.index(weights) :]
+    if objective == "loss" and _core_weights(index) in wider:
+        path = index.path / layout.CURVATURE / layout.FISHER_DIAGONAL
+        return path if path.is_file() else None
+    for covering in wider:
+        name = layout.fisher_file(covering, objective)
+        step = layout.fisher_step(covering, objective)
+        # begun but not finished: settings without the file
+        if index.extra(step) is not None and name in index.extras.steps[step]["files"]:
+            return index.path / name
+    return None
+
+
+def _clip(index: Index, _: str) -> str:
+    return "" if index.clip_path else _missing(index, "CLIP model", _CLIP)
+
+
+def _encoder(index: Index, name: str) -> str:
+    if index.encoder(name) is not None:
+        return ""
+    return _missing(index, f"{name} encoder", ENCODER_COMMANDS.get(name, name))
+
+
+def _rows(index: Index, name: str) -> str:
+    if index.has_rows(name):
+        return ""
+    return _missing(index, f"{name} rows", ROW_COMMANDS.get(name, name))
+
+
+def _weights(index: Index, weights: str) -> str:
+    return _curvature(index, f"diagonal:{weights}")
+
+
+def _curvature(index: Index, name: str) -> str:
+    kind, weights, objective = [*name.split(":"), *("kv", "loss")[name.count(":") :]]
+    if kind == "ekfac":
+        own = (weights, objective) == ("kv", "loss")
+        there = own and (index.path / layout.CURVATURE / layout.EKFAC).is_file()
+        return "" if there else _missing(index, "ekfac curvature of this kind", "fisher")
+    if fisher_path(index, weights, objective) is not None:
+        return ""
+    if (weights, objective) == ("kv", "loss"):
+        return _missing(index, "diagonal curvature", "fisher")
+    options = f" --weights {weights}" * (weights != "kv")
+    options += f" --objective {objective}" * (objective != "loss")
+    what = {"loss": "", "eps2": " of the squared output"}[objective]
+    of = {"full": "all weights", "kv": "keys and values"}.get(weights, f"{weights} weights")
+    return _missing(index, f"Fisher{what} of {of}", f"variants{options}")
+
+
+def _base(index: Index, objective: str) -> str:
+    if objective == "loss" or index.base_loss_eps2 is not None:
+        return ""
+    return _missing(index, "squared outputs beside its base losses", "losses --rebuild")
+
+
+def _missing(index: Index, what: str, command: str) -> str:
+    verb, _, options = command.partition(" ")
+    words = f"python -m precompute {verb} --out {index.path} {options}".rstrip()
+    return f"this index has no {what}: run `{words}`"
+
+
+def _core_weights(index: Index) -> str:
+    covered = index.manifest.get("curvature", {}).get("weights", "kv")
+    return str(covered)
+
+
+_KINDS: dict[str, Callable[[Index, str], str]] = {
+    "clip": _clip,
+    "encoder": _encoder,
+    "rows": _rows,
+    "weights": _weights,
+    "curvature": _curvature,
+    "base": _base,
+}
