@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from attribution.denoiser import Objective
 from attribution.methods.context import Context
 from attribution.regions import crop
 from attribution.shortlist import (
@@ -38,17 +39,19 @@ def choose(
     delta: Mapping[str, Tensor],
     ids: Sequence[str] | None,
     limit: int | None,
+    objective: Objective = "loss",
 ) -> Candidates:
     """The records `ids`; else the `limit` most promising training records; else all of them.
 
-    An index without any source of candidates has everything scored.
+    An index without any source of candidates has everything scored. The gradient rows are of the
+    loss: they offer nothing for another objective.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise UserError("shortlist has to be a whole number from 1")
     rows = context.training_rows(ids)
     if ids is not None:
         return Candidates(rows)
-    orders = _orders(context, query, delta, min(limit or len(rows), len(rows)))
+    orders = _orders(context, query, delta, min(limit or len(rows), len(rows)), objective)
     if orders and limit is not None and limit < len(rows):
         chosen = join(list(orders.values()), limit)
         return Candidates(chosen, limit, sources_of(chosen, orders))
@@ -57,11 +60,11 @@ def choose(
 
 
 def _orders(
-    context: Context, query: Query, delta: Mapping[str, Tensor], n: int
+    context: Context, query: Query, delta: Mapping[str, Tensor], n: int, objective: Objective
 ) -> dict[str, np.ndarray]:
     """source → the rows it offers, best first."""
     index, orders = context.index, {}
-    if context.gradient_query is not None:
+    if objective == "loss" and context.gradient_query is not None:
         vector = context.gradient_query.vector(delta)
         orders["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
     if context.clip is not None and index.has_rows(CLIP_ROWS):

@@ -49,7 +49,9 @@ class UnlearningAttributor:
         key = _key(query, config)
         if self._last is None or self._last[0] != key:
             latents, cond = self._encoded(query)
-            curvature = self.context.curvature(config.curvature)
+            curvature = self.context.curvature(
+                config.curvature, config.weight_set, config.objective
+            )
             weights = regions.query_weights(self.context.denoiser, query)
             job = unlearn(self.context.denoiser, latents, cond, curvature, config, weights)
             for item in job:
@@ -92,21 +94,29 @@ class _Run:
     options: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """What is raised is tracked too: the model and base values of the method's objective."""
+        context, config = self.attributor.context, self.attributor._configured({})
+        self.objective = config.objective
+        self.denoiser = context.denoiser.with_objective(self.objective)
+        self.base = context.base_loss(self.objective)
+
     def steps(self, ids: Sequence[str] | None) -> Iterator[Progress | Attribution]:
-        context, index = self.attributor.context, self.attributor.context.index
+        context = self.attributor.context
         began = time.perf_counter()
         found = yield from _result(self.attributor.unlearn(self.query, **self._config()), Unlearned)
         self.seconds["unlearn"] = time.perf_counter() - began
         limit = None if self.options.get("exhaustive") else self._limit()
         candidates = self._timed(
-            "shortlist", lambda: choose(context, self.query, found.delta, ids, limit)
+            "shortlist",
+            lambda: choose(context, self.query, found.delta, ids, limit, self.objective),
         )
-        floor = self._timed("noise floor", lambda: context.noise_floor)
+        floor = self._timed("noise floor", lambda: context.floor(self.objective))
 
         def answer(scores: Scores, **more: Any) -> Attribution:
             return self._answer(scores, found, candidates, floor, **more)
 
-        scores = yield from self._scores(found, candidates.rows, index.base_loss, answer)
+        scores = yield from self._scores(found, candidates.rows, self.base, answer)
         fresh = self.options.get("fresh_base")
         if fresh is None:
             fresh = _floor_share(scores, floor) > FLOOR_SHARE
@@ -137,7 +147,7 @@ class _Run:
     ) -> Generator[Progress | Attribution, None, Scores]:
         context, index = self.attributor.context, self.attributor.context.index
         job = score_records(
-            context.denoiser,
+            self.denoiser,
             index,
             base_loss,
             rows,
@@ -158,9 +168,9 @@ class _Run:
         context, index = self.attributor.context, self.attributor.context.index
         zero = np.zeros((1,), dtype=np.float32)
         job = score_records(
-            context.denoiser,
+            self.denoiser,
             index,
-            np.broadcast_to(zero, index.base_loss.shape),
+            np.broadcast_to(zero, self.base.shape),
             scores.rows,
             {},
             index.timesteps,
@@ -170,7 +180,7 @@ class _Run:
         )
         fresh = yield from _result(job, Scores)
         self.seconds["base"] = fresh.seconds
-        cells = scores.cells + index.base_loss[scores.rows] - fresh.cells
+        cells = scores.cells + self.base[scores.rows] - fresh.cells
         return Scores(scores.rows, cells, scores.maps, scores.evaluated + fresh.evaluated)
 
     def _answer(
