@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TOLD = ("name", "kind", "title", "available", "why")
 DETECTORS = ("grounding-dino",)
 NOT_YET = "detection is not available yet"
 
@@ -44,7 +45,7 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
     @_words_for_errors
     def methods() -> list[dict]:
         """Every method with whether it can be used here, and why not."""
-        return engine.methods()
+        return [{name: method[name] for name in TOLD} for method in engine.methods()]
 
     @_words_for_errors
     def generate(prompt: str, seed: int) -> FileData:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from attribution import catalogue, defaults, layout, report, sampling, saved, validate
 from attribution.artists import artist_shares, score_floor
+from attribution.costs import Cost, cost
 from attribution.denoiser import Denoiser
 from attribution.features import ClipEncoder
 from attribution.forgetting import Drawing, forget_query
@@ -40,6 +41,7 @@ from attribution.types import (
 
 T = TypeVar("T")
 WAITING = "waiting"
+_TOLD = ("name", "kind", "title", "explanation", "source", "lesson", "formula")
 
 
 class Engine:
@@ -82,13 +84,20 @@ class Engine:
     # ---------------------------------------------------------------------------------------- jobs
 
     def methods(self) -> list[dict[str, Any]]:
-        """Every method as {name, kind, title, available, why}; why: a line, "" if available."""
+        """Every method as {name, kind, title, available, why, ...}; why: a line, "" if available.
+
+        Also explanation (a line), source, lesson (three sentences), formula (LaTeX without $).
+        """
         found = []
         for m in METHODS.values():
             why = why_not(m, self._context)
-            fields = {"name": m.name, "kind": m.kind, "title": m.title}
+            fields = {name: getattr(m, name) for name in _TOLD}
             found.append({**fields, "available": not why, "why": why})
         return found
+
+    def cost(self, name: str) -> Cost:
+        """Bytes kept and seconds of precomputing for each record, of one method."""
+        return cost(self.index, METHODS[name].kind, METHODS[name].needs)
 
     def generate(
         self, prompt: str, seed: int, *, steps: int | None = None, guidance: float | None = None

@@ -5,6 +5,7 @@
     examples/<slug>/<method>.<array>.npy  rows int32 [M], scores float32 [M], errors float16 [M],
                                           flip int8 [M], cells float16 [best, captions, flips, T],
                                           heatmaps float16 [R, h, w]
+    examples/<slug>/top.*.npy             further methods, their best records alone: saved_top.py
 
 float16 arrays are divided by a scale: loss changes are so small that half precision would flush
 them to zero.
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from attribution.compare import correlations
 from attribution.images import read_image
 from attribution.report import (
     QUERY_IMAGE,
@@ -28,6 +30,7 @@ from attribution.report import (
     new_folder,
     png_bytes,
 )
+from attribution.saved_top import load_top, pairs_from_json, pairs_to_json, save_top
 from attribution.types import Attribution, Example, Query, Region, UserError
 
 # Cells are kept for the best records only; the timestep slider re-ranks among these.
@@ -43,14 +46,20 @@ def save_example(
     attributions: Sequence[Attribution],
     result: Mapping[str, Any],
     index_hash: str,
+    further: Sequence[Attribution] = (),
 ) -> Path:
-    """Write one example with its result.json; UserError if the folder is not empty."""
+    """Write one example with its result.json; UserError if the folder is not empty.
+
+    further: other methods' answers, of which the best records are kept; they are no part of
+    `result`.
+    """
     folder = Path(folder)
     with new_folder(folder) as part:
         for name, data in ((QUERY_IMAGE, png_bytes(query.image)), *mask_files(query)):
             (part / name).write_bytes(data)
         details = {a.method: _save_arrays(part, a) for a in attributions}
-        saved = {"index_hash": index_hash, "methods": details}
+        saved = {"index_hash": index_hash, "methods": details, "top": save_top(part, further)}
+        saved["correlations"] = pairs_to_json(correlations([*attributions, *further]))
         (part / RESULT).write_text(json_text({**result, "saved": saved}), encoding="utf-8")
     return folder
 
@@ -69,11 +78,14 @@ def load_example(folder: str | Path, index_hash: str, ids: Ids) -> Example:
         query = _query(result["query"], folder)
         methods = result["methods"]
         answers = tuple(_attribution(folder, m, result["saved"], ids) for m in methods)
+        # neither is there in an example of one method made before there were several
+        answers += load_top(folder, result["saved"].get("top", {"methods": []}), ids)
+        pairs = pairs_from_json(result["saved"].get("correlations", []))
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"the example {folder.name} is missing or damaged: {_mend()}") from None
-    return Example(folder.name, query, answers)
+    return Example(folder.name, query, answers, pairs)
 
 
 def list_examples(folder: str | Path) -> list[str]:

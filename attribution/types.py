@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,9 +168,24 @@ class ArtistShare:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """Spearman's rho of two methods' scores over the `common` records that both scored; NaN where
+    it says nothing.
+    """
+
+    rho: float
+    common: int
+
+
+@dataclass(frozen=True)
 class Example:
-    """A saved query with its answers, ready to show; `slug` names its folder."""
+    """A saved query with its answers, ready to show; `slug` names its folder.
+
+    The first answer is whole, further ones may hold their best records only; correlations: pairs of
+    method names, computed while all were whole.
+    """
 
     slug: str
     query: Query
     attributions: tuple[Attribution, ...]
+    correlations: Mapping[tuple[str, str], Correlation] = field(default_factory=dict)

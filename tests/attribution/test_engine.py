@@ -123,8 +123,19 @@ def test_several_methods_answer_in_turn(engine, query) -> None:
 
 def test_methods_that_are_missing_say_why(engine) -> None:
     for method in engine.methods():
-        assert set(method) == {"name", "kind", "title", "available", "why"}
+        assert set(method) >= {"name", "kind", "title", "available", "why"}
+        assert method["explanation"] and method["source"]
         assert method["available"] == (method["why"] == "")
+
+
+def test_costs_are_read_off_the_index(engine) -> None:
+    clip, abu, control = (engine.cost(name) for name in ("clip", "abu", "random"))
+    assert clip.parts == {"clip rows": engine.index.rows("clip")[0].nbytes}
+    assert abu.parts["base losses"] == engine.index.base_loss[0].nbytes
+    assert abu.parts["latents"] == np.load(next(engine.index.path.rglob("latents.npy")))[0].nbytes
+    assert abu.bytes_per_record == sum(abu.parts.values()) > clip.bytes_per_record
+    assert set(abu.seconds) == {"gradients", "features", "latents", "losses", "fisher"}
+    assert control.parts == {} and control.seconds_per_record == 0
 
 
 def test_a_job_that_is_closed_leaves_the_model_clean_and_free(engine, query) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attribution import report
+from attribution import report, saved_top
 from attribution.artists import UNKNOWN, artist_shares, score_floor
+from attribution.compare import correlation
 from attribution.saved import list_examples, load_example, save_example
 from attribution.types import UserError
 from tests.attribution import answers
@@ -118,6 +119,27 @@ def test_example_comes_back(tmp_path: Path) -> None:
         assert np.allclose(saved.cells, original.cells, atol=1e-3 * spread, equal_nan=True)
         assert set(saved.heatmaps) == set(original.heatmaps)
         assert saved.timesteps == original.timesteps and saved.params["steps"] == [1, 2]
+
+
+def test_further_methods_keep_their_best_and_how_they_agree(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(saved_top, "BEST", 4)
+    first, clip = answers.attribution(), answers.attribution("clip", 3, seed=1)
+    pixel = answers.attribution("pixel", answers.N_RECORDS, seed=2)
+    told = report.result_dict(INDEX, answers.query(), [first], 4, answers.lookup)
+    folder = tmp_path / "star"
+    save_example(folder, answers.query(), [first], told, "a" * 64, further=[clip, pixel])
+    example = load_example(folder, "a" * 64, ids)
+    whole, short, cut = example.attributions
+    assert [a.method for a in example.attributions] == ["abu", "clip", "pixel"]
+    assert whole.ids == first.ids and short.ids == clip.ids and cut.ids == pixel.ids[:4]
+    assert (short.kind, cut.candidates) == (clip.kind, pixel.candidates)
+    assert np.allclose(cut.scores, pixel.scores[:4], rtol=2e-3)
+    assert np.array_equal(cut.flip, pixel.flip[:4]) and np.isnan(cut.standard_error).all()
+    kept, made = example.correlations["abu", "pixel"], correlation(first, pixel)
+    assert kept.common == made.common and kept.rho == pytest.approx(made.rho, nan_ok=True)
+    (folder / "top.flip.npy").unlink()
+    with pytest.raises(UserError, match="damaged"):
+        load_example(folder, "a" * 64, ids)
 
 
 def test_example_of_another_index_or_damaged_is_refused(tmp_path: Path) -> None:
