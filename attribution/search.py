@@ -46,6 +46,16 @@ class Search:
         flips = (best % self.flips).astype(np.int8)
         return self.rows[best // self.flips], products.reshape(-1)[order][keep], flips
 
+    def products(self, query: np.ndarray) -> np.ndarray:
+        """Inner products of `query` [d] with every vector, float32 [candidates, flips], in the
+        order of `rows`.
+        """
+        one = np.ascontiguousarray(query, dtype=np.float32)[None]
+        found, entries = self.faiss_index.search(one, self.faiss_index.ntotal)
+        made = np.empty(self.faiss_index.ntotal, dtype=np.float32)
+        made[entries[0]] = found[0]
+        return made.reshape(-1, self.flips)
+
 
 def build_search(vectors: np.ndarray, rows: np.ndarray) -> Search:
     """A search over `vectors` float16 [n, flips, d] of the records `rows` int64 [n]; in memory."""

@@ -30,6 +30,7 @@ class Context:
     denoiser: Denoiser
     index: Index
     clip: Any = None
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # what methods share, by key
     _fishers: dict[Path, DiagonalFisher] = field(default_factory=dict, repr=False)
     _floors: dict[Objective, float] = field(default_factory=dict, repr=False)
 
