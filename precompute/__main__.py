@@ -18,7 +18,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "latents": ("precompute.latents", "VAE latents of every record and its mirror image"),
     "losses": ("precompute.losses", "base losses of every record, caption, flip and timestep"),
     "fisher": ("precompute.fisher", "diagonal and EK-FAC curvature of the training loss"),
-    "features": ("precompute.features", "pixel and CLIP rows"),
+    "variants": (
+        "precompute.variants",
+        "curvature for the ablations of unlearning, beside the index",
+    ),
+    "features": ("precompute.features", "CLIP rows; --encoder: DINO's and others'"),
     "gradients": ("precompute.gradients", "projected loss gradients, the shortlist's rows"),
     "examples": ("precompute.examples", "answers kept with an index, shown by the page at once"),
     "recipe": ("precompute.recipe", "make a training set, e.g. `recipe openclipart`"),

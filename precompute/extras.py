@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from attribution import layout
-from attribution.integrity import entry_of, model_files, read_json
+from attribution.integrity import damage, entry_of, model_files, read_json
 from attribution.types import UserError
 from precompute import models
-from precompute.shards import write_json
+from precompute.shards import existing, write_json
 
 
 def begin(
@@ -32,6 +32,8 @@ def begin(
         raise UserError(f"{out} is not finished: `python -m precompute index --out {out}` first")
     note = _read(out)
     old, wanted = note["steps"].get(step, {}), dict(settings)
+    begun = (manifest["index_hash"], wanted)
+    goes_on = (old.get("index_hash"), old.get("settings")) == begun
     if old and old["settings"] != wanted and not rebuild:
         differ = {
             name: (old["settings"].get(name), wanted.get(name))
@@ -47,9 +49,24 @@ def begin(
         "index_hash": manifest["index_hash"],
         "command": f"python -m precompute {command} --out {out}",
         "settings": wanted,
-        "files": old.get("files", {}) if old.get("settings") == wanted else {},
+        "files": old.get("files", {}) if goes_on else {},
     }
+    if old and not goes_on:  # what is there must not pass for what is being made
+        _forget_rows(out, step)
     _write(out, note | {"steps": note["steps"] | {step: entry}})
+
+
+def encoder(out: Path, name: str) -> dict[str, Any] | None:
+    """What is noted of an encoder put beside the index's models; None without one."""
+    found: dict[str, Any] | None = _read(out)["encoders"].get(name)
+    return found
+
+
+def _forget_rows(out: Path, step: str) -> None:
+    for work in existing(out):
+        note = work.extras()
+        if note["steps"].pop(step, None) is not None:
+            write_json(work.file(layout.EXTRAS), note)
 
 
 def add_files(out: Path, step: str, names: Sequence[str]) -> None:
@@ -58,6 +75,17 @@ def add_files(out: Path, step: str, names: Sequence[str]) -> None:
     entry = note["steps"][step]
     files = entry["files"] | {name: entry_of(out / name) for name in names}
     _write(out, note | {"steps": note["steps"] | {step: entry | {"files": files}}})
+
+
+def forget_damaged(out: Path, step: str) -> None:
+    """Drop the notes of a step's files that are missing or damaged, which no index opens with."""
+    note = _read(out)
+    entry = note["steps"].get(step)
+    if entry is None:
+        return
+    files = {n: e for n, e in entry["files"].items() if not damage(out / n, e, full=True)}
+    if files != entry["files"]:
+        _write(out, note | {"steps": note["steps"] | {step: entry | {"files": files}}})
 
 
 def install_encoder(out: Path, name: str, model: str | Path) -> Path | str:

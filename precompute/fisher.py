@@ -198,16 +198,20 @@ def _batch(job: Build, records: ShardRecords, chunk: range, cells: list[tuple[in
     ]
     return (
         torch.stack([records.latent(r, f) for r, f in cells]),
-        torch.stack([states[r, _caption(records, r, f, seed)] for r, f in cells]),
+        torch.stack(
+            [
+                states[r, caption_drawn(len(records.captions[r]), records.ids[r], f, seed)]
+                for r, f in cells
+            ]
+        ),
         torch.stack([noise for noise, _ in draws]),
         torch.tensor([t for _, t in draws]),
     )
 
 
-def _caption(records: ShardRecords, record: int, flip: int, seed: int) -> int:
-    """One caption a draw, as training would pick one."""
-    count = len(records.captions[record])
-    key = {"namespace": "fisher", "seed": seed, "record_id": records.ids[record]}
+def caption_drawn(count: int, record_id: str, flip: int, seed: int) -> int:
+    """Which of a record's `count` captions goes with its draw: one each, as training would pick."""
+    key = {"namespace": "fisher", "seed": seed, "record_id": record_id}
     return keyed_integers(0, count, draw=latents.FLIPS + flip, **key) if count > 1 else 0
 
 

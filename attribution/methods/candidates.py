@@ -33,6 +33,12 @@ class Candidates:
     sources: dict[str, int] = field(default_factory=dict)
 
 
+def check_limit(limit: object) -> None:
+    """UserError for a shortlist that is neither None nor a number of records."""
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise UserError("shortlist has to be a whole number from 1")
+
+
 def choose(
     context: Context,
     query: Query,
@@ -46,8 +52,7 @@ def choose(
     An index without any source of candidates has everything scored. The gradient rows are of the
     loss: they offer nothing for another objective.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise UserError("shortlist has to be a whole number from 1")
+    check_limit(limit)
     rows = context.training_rows(ids)
     if ids is not None:
         return Candidates(rows)

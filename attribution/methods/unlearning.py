@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attribution import defaults, regions
 from attribution.methods.answers import ranked, refuse_unknown, region_params
-from attribution.methods.candidates import Candidates, choose
+from attribution.methods.candidates import Candidates, check_limit, choose
 from attribution.methods.context import Context
 from attribution.reduce import reduce_cells
 from attribution.scoring import Scores, score_records
@@ -28,6 +28,19 @@ CONFIGURABLE = (
     *("search_draws", "ewc", "seed"),
 )
 OTHER_OPTIONS = ("exhaustive", "shortlist", "fresh_base", "columns")
+OPTIONS = (*OTHER_OPTIONS, *CONFIGURABLE)
+
+
+def configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> UnlearnConfig:
+    """A method's own configuration with those options that are given; UserError for bad values."""
+    chosen = {n: v for n, v in options.items() if n in CONFIGURABLE and v is not None}
+    return UnlearnConfig(**{**config, **chosen})
+
+
+def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """UserError for values that no run takes."""
+    configured(config, options)
+    check_limit(options.get("shortlist"))
 
 
 class UnlearningAttributor:
@@ -71,13 +84,12 @@ class UnlearningAttributor:
         fresh_base (compute base losses here: True, False, or None to let the noise floor decide),
         columns (of the index's timesteps), and those of UnlearnConfig.
         """
-        refuse_unknown(self.name, options, dict.fromkeys((*OTHER_OPTIONS, *CONFIGURABLE)))
+        refuse_unknown(self.name, options, dict.fromkeys(OPTIONS))
         run = _Run(self, query, k, options)
         yield from run.steps(ids)
 
     def _configured(self, options: dict[str, Any]) -> UnlearnConfig:
-        chosen = {n: v for n, v in options.items() if n in CONFIGURABLE and v is not None}
-        return UnlearnConfig(**{**self.config, **chosen})
+        return configured(self.config, options)
 
     def _encoded(self, query: Query) -> tuple[Tensor, Tensor]:
         denoiser = self.context.denoiser

@@ -83,6 +83,15 @@ def test_other_settings_are_refused_or_remade(world):
     assert (Index.open(world).rows("twos") == 3).all()
 
 
+def test_shards_made_in_two_ways_never_pass_for_one(world):
+    add(world)
+    with pytest.raises(KeyboardInterrupt):
+        add(world, 3.0, "--rebuild", until=1)
+    assert not Index.open(world, "full").has_rows("twos")
+    add(world, 3.0)
+    assert (Index.open(world).rows("twos") == 3).all()
+
+
 def test_extras_of_another_model_or_records_count_as_absent(world):
     add(world)
     note = json.loads((world / layout.EXTRAS).read_text())
@@ -90,6 +99,15 @@ def test_extras_of_another_model_or_records_count_as_absent(world):
     (world / layout.EXTRAS).write_text(json.dumps(note))
     index = Index.open(world)
     assert not index.has_rows("twos") and index.extra(STEP) is None
+
+
+def test_a_remake_that_is_killed_leaves_no_mixture(world):
+    add(world)
+    with pytest.raises(KeyboardInterrupt):
+        add(world, 3.0, "--rebuild", until=1)
+    assert not Index.open(world).has_rows("twos")
+    add(world, 3.0)
+    assert (Index.open(world).rows("twos") == 3).all()
 
 
 def test_a_flipped_byte_is_refused_by_name(world):
