@@ -81,6 +81,17 @@ def test_attribute_takes_an_uploaded_image(client: Client, picture: Path) -> Non
     assert len(result["methods"][0]["results"]) == 3
 
 
+def test_attribute_takes_regions(client: Client, picture: Path) -> None:
+    call = {"prompt": "ak by 0", "image": handle_file(picture), "methods": ["pixel"], "top_k": 3}
+    boxes = [[0, 0, 4, 4], [5, 5, RESOLUTION + 9, 9]]
+    result = client.predict(**call, regions=boxes, api_name="/attribute")
+    assert result["query"]["regions"] == [[0, 0, 4, 4], [5, 5, RESOLUTION, 9]]
+    assert result["methods"][0]["params"]["region"] == "crop"
+    whole = client.predict(**call, api_name="/attribute")
+    rows = [[row["score"] for row in r["methods"][0]["results"]] for r in (result, whole)]
+    assert rows[0] != rows[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -92,8 +103,9 @@ def test_attribute_takes_an_uploaded_image(client: Client, picture: Path) -> Non
         ({"prompt": "a", "methods": []}, "o method given"),
         ({"prompt": "a", "methods": ["nonsense"]}, "nknown method"),
         ({"prompt": "a", "methods": ["trak"]}, "trak"),
-        ({"prompt": "a", "regions": [[0, 0, RESOLUTION + 1, 4]]}, "region"),
-        ({"prompt": "a", "regions": [[0, 0, 4, 4]]}, "not available yet"),
+        ({"prompt": "a", "regions": [[RESOLUTION, 0, RESOLUTION + 1, 4]]}, "outside the picture"),
+        ({"prompt": "a", "regions": [[4, 0, 4, 4]]}, "x0 has to be below x1"),
+        ({"prompt": "a", "regions": [0, 0, 4, 4]}, "x0,y0,x1,y1"),
         ({"prompt": "a", "image": "/etc/passwd"}, "handle_file"),
     ],
 )

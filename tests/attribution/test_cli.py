@@ -105,8 +105,10 @@ def test_a_program_of_its_own_generates_from_a_seed(tiny_index, tmp_path) -> Non
         (("--seed", "1", "--method", "nope"), "nope"),
         (("--seed", "1", "--method", "abu,trak"), "trak"),
         (("--seed", "1", "--region", "0,0,4"), "region"),
-        (("--seed", "1", "--region", "0,0,99,4"), "region"),
-        (("--seed", "1", "--region", "0,0,8,4"), "not available yet"),
+        (("--seed", "1", "--region", "99,0,120,4"), "outside the picture of 16 x 16 px"),
+        (("--seed", "1", "--region", "8,0,2,4"), "x0 has to be below x1"),
+        (("--seed", "1", "--region", "0,0,nan,4"), "pixels, not"),
+        (("--seed", "1", "--region", "0,0,8,4", "--region", ""), "pixels, not"),
         (("--seed", "1", "--mask", "absent.png"), "no such image"),
         (("--seed", "1", "--device", "tpu"), "tpu"),
         (("--image", "absent.png"), "no such image"),
@@ -129,10 +131,33 @@ def test_bad_images(refused, tmp_path) -> None:
         refused("--image", str(path))
 
 
-def test_mask_is_checked_before_it_is_declined(refused, tmp_path) -> None:
-    mask = picture(tmp_path / "mask.png", 16)
-    assert "not available yet" in refused("--seed", "1", "--mask", str(mask))
-    assert "mask is 20 x 20" in refused("--seed", "1", "--mask", str(picture(mask, 20)))
+def test_bad_masks(refused, tmp_path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.new("L", (20, 16), "white").save(mask)
+    assert "mask is 20 x 16" in refused("--seed", "1", "--mask", str(mask))
+    Image.new("L", (16, 16), 9).save(mask)
+    assert "paint the region white" in refused("--seed", "1", "--mask", str(mask))
+    mask.write_bytes(b"words")
+    assert "not an image" in refused("--seed", "1", "--mask", str(mask))
+
+
+def test_regions_and_a_mask_of_other_size(ask, tmp_path) -> None:
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (20, 20, 28, 24))
+    mask.save(tmp_path / "mask.png")
+    boxes = ("--region", "0,0,99,4", "--region", " 1, 8.5,3,9")
+    code, _, err = ask(
+        *("--image", str(picture(tmp_path / "mine.png")), "--method", "abu,pixel", "--top-k", "2"),
+        *(*boxes, "--mask", str(tmp_path / "mask.png")),
+    )
+    assert code == 0 and err == ""
+    folder = tmp_path / "answer"
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    check_result(result, top_k=2)
+    free = {"box": [10.0, 10.0, 14.0, 12.0], "mask": "region_3.png"}
+    assert result["query"]["regions"] == [[0.0, 0.0, 16.0, 4.0], [1.0, 8.5, 3.0, 9.0], free]
+    assert Image.open(folder / "region_3.png").getbbox() == (10, 10, 14, 12)
+    assert [m["params"]["region"] for m in result["methods"]] == ["loss", "crop"]
 
 
 def test_missing_or_partial_index(refused, tiny_index, tmp_path) -> None:

@@ -65,7 +65,7 @@ def test_bad_input_is_refused_in_one_line(engine, query) -> None:
         lambda: list(engine.attribute(query, ("nope",))),
         lambda: list(engine.attribute(query, ("abu",), top_k=0)),
         lambda: list(engine.attribute(query, ("abu",), top_k=engine.n_train + 1)),
-        lambda: list(engine.attribute(replace(query, regions=(Region((0, 0, 4, 4)),)))),
+        lambda: list(engine.attribute(replace(query, regions=(Region((90, 0, 94, 4)),)))),
         lambda: engine.upload(b"", "a"),
         lambda: engine.upload(tiny_images(1)[0], " "),
         lambda: engine.record("nope"),

@@ -45,19 +45,53 @@ def test_top_k() -> None:
 
 def test_boxes() -> None:
     assert validate.box((0, 0, 64, 64), (64, 64)) == Region((0.0, 0.0, 64.0, 64.0))
-    assert validate.regions(None, (64, 64)) == ()
-    for bad in ((0, 0, 65, 9), (9, 0, 9, 9), (-1, 0, 9, 9), (0, 0, 9), "abcd", (0, 0, 9, "x"), 5):
-        one_line(validate.box, bad, (64, 64))
-    one_line(validate.box, (0, 0, float("nan"), 9), (64, 64))
-    one_line(validate.regions, [(0, 0, 9, 9)] * 17, (64, 64))
+    assert validate.box(["1", 2.5, 3, 4], (64, 48)) == Region((1.0, 2.5, 3.0, 4.0))
+    assert validate.box((-9, -9, 99, 10), (64, 48)) == Region((0.0, 0.0, 64.0, 10.0))
+    malformed = ((0, 0, 9), "abcd", "1234", (0, 0, 9, "x"), 5, None, {}, (0, 0, 1, 1, 1))
+    for bad in (*malformed, (0, 0, float("nan"), 9), (0, 0, float("inf"), 9), (0, 0, 10**400, 9)):
+        assert "x0,y0,x1,y1" in one_line(validate.box, bad, (64, 64))
+    for inverted in ((9, 0, 9, 9), (9, 0, 3, 9), (0, 9, 9, 2)):
+        assert "is empty" in one_line(validate.box, inverted, (64, 64))
+    for outside in ((64, 0, 70, 9), (-9, 0, 0, 9), (0, 48, 9, 50)):
+        assert "outside the picture of 64 x 48" in one_line(validate.box, outside, (64, 48))
+    assert "thinner" in one_line(validate.box, (1, 1, 1 + 1e-9, 9), (64, 64))
+    assert "thinner" in one_line(validate.box, (63.999, 1, 80, 9), (64, 64))
+
+
+def test_regions() -> None:
+    assert validate.regions(None, (64, 64)) == validate.regions([], (64, 64)) == ()
+    free = validate.mask(Image.new("L", (8, 8), 255), (8, 8))
+    both = validate.regions(((0, 0, 4, 99), free, Region((7, 7, 9, 9))), (8, 8))
+    assert both == (Region((0, 0, 4, 8)), free, Region((7, 7, 8, 8)))
+    assert "limit is 16" in one_line(validate.regions, [(0, 0, 9, 9)] * 17, (64, 64))
+    for bad in ("0,0,9,9", 5, {"box": 1}, (1, 2, 3, 4), [Region((70, 0, 71, 1))]):
+        assert "region" in one_line(validate.regions, bad, (64, 64))
 
 
 def test_mask() -> None:
     half = Image.new("L", (8, 8))
     half.paste(255, (0, 0, 4, 8))
-    assert np.asarray(validate.mask(half, (8, 8))).mean() == 127.5
-    one_line(validate.mask, Image.new("L", (8, 8)), (8, 8))
-    one_line(validate.mask, half, (9, 8))
+    found = validate.mask(half, (8, 8))
+    assert found.box == (0, 0, 4, 8) and np.asarray(found.mask).mean() == 127.5
+    larger = validate.mask(half, (80, 81))  # the same proportions, to a pixel
+    assert larger.mask.size == (80, 81) and larger.box == (0, 0, 40, 81)
+    smaller = validate.mask(half.resize((800, 800), Image.Resampling.NEAREST), (8, 8))
+    assert smaller == found
+    for empty in (Image.new("L", (8, 8)), Image.new("L", (8, 8), 20)):
+        assert "paint the region white" in one_line(validate.mask, empty, (8, 8))
+    speck = Image.new("L", (800, 800))
+    speck.putpixel((3, 3), 255)
+    assert "less than a pixel" in one_line(validate.mask, speck, (8, 8))
+    for size in ((10, 8), (8, 16), (80, 60)):
+        assert "mask is 8 x 8 px" in one_line(validate.mask, half, size)
+
+
+def test_transparent_is_not_in_the_mask() -> None:
+    brush = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    brush.paste((255, 255, 255, 255), (2, 2, 4, 4))
+    assert validate.mask(brush, (8, 8)).box == (2, 2, 4, 4)
+    clear = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    assert "paint the region white" in one_line(validate.mask, clear, (8, 8))
 
 
 def test_methods() -> None:

@@ -12,7 +12,7 @@ from attribution.features import ClipEncoder
 from attribution.index import Index
 from attribution.methods.registry import METHODS, NOT_YET, Context, why_not
 from attribution.reduce import reduce_cells
-from attribution.types import Attribution, Progress, Query, Region, UserError
+from attribution.types import Attribution, Progress, Query, UserError
 from attribution.unlearning import Unlearned, applied
 from tests.attribution.test_unlearning import assert_same, snapshot
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
@@ -160,12 +160,10 @@ def test_the_last_delta_is_kept(context, query):
         pass
 
 
-def test_options_and_regions_are_checked(context, query):
+def test_options_are_checked(context, query):
     for name in ("abu", "pixel", "random"):
         with pytest.raises(UserError, match="no option 'strength'"):
             answer(context, name, query, strength=3)
-        with pytest.raises(UserError, match="regions"):
-            answer(context, name, replace(query, regions=(Region((0, 0, 4, 4)),)))
     with pytest.raises(UserError, match="shortlist"):
         answer(context, "abu", query, shortlist=2.5, **SMALL)
     with pytest.raises(UserError, match="relative increase"):
