@@ -24,6 +24,8 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "features": ("precompute.features", "CLIP rows; --encoder: DINO's and others'"),
     "gradients": ("precompute.gradients", "projected loss gradients, the shortlist's rows"),
+    "trak": ("precompute.trak", "rows of TRAK, JourneyTRAK and DataInf; --models: an ensemble"),
+    "dtrak": ("precompute.dtrak", "rows of D-TRAK"),
     "examples": ("precompute.examples", "answers kept with an index, shown by the page at once"),
     "recipe": ("precompute.recipe", "make a training set, e.g. `recipe openclipart`"),
     "train": ("precompute.train", "train the embedded model"),

@@ -74,6 +74,8 @@ class Build:
         """Call `make(shard, bar)` for each shard whose `step` was not done with these `inputs`, and
         record its files.
         """
+        if step not in layout.CORE_STEPS:
+            self._forget_stale(step, inputs)
         with tqdm(total=self.n_records, desc=step, unit="record") as bar:
             for work in self.shards():
                 key = self.key(step, inputs(work))
@@ -82,6 +84,15 @@ class Build:
                     continue
                 work.sweep()
                 work.finish(step, key, make(work, bar))
+
+    def _forget_stale(self, step: str, inputs: Inputs) -> None:
+        """Shards made from other inputs count as not made: a run killed half-way must not leave an
+        index whose shards were made in two ways.
+        """
+        for work in self.shards():
+            recorded = work.step(step)
+            if recorded is not None and recorded["key"] != self.key(step, inputs(work)):
+                work.forget(step)
 
     def key(self, step: str, inputs: dict[str, Any]) -> str:
         """Hash of all that a step's bytes depend on."""

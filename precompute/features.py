@@ -1,7 +1,8 @@
 """`python -m precompute features --out DIR`: similarity rows, unit vectors in half precision.
 
-rows/pixel.npy and, where the index has a CLIP, rows/clip.npy (image) are [n, flips, d];
-rows/clip-text.npy, the mean over a record's captions, is [n, 1, d].
+Where the index has a CLIP, rows/clip.npy (image) is [n, flips, d] and rows/clip-text.npy, the mean
+over a record's captions, [n, 1, d]. `--encoder dino` makes rows of another encoder of a finished
+index, see encoder_rows.py.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ import argparse
 from functools import partial
 from itertools import islice
 
-import numpy as np
 import torch
-from PIL import ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.features import PIXEL_SIDE, ClipEncoder, pixel_features, unit
-from precompute import dataset, options
+from attribution.features import ClipEncoder, unit, upright_and_mirrored
+from precompute import dataset, encoder_rows, options
 from precompute.build import Build
 from precompute.dataset import iterate_images
-from precompute.latents import FLIPS
+from precompute.encoder_rows import write_rows
 from precompute.models import CLIP
-from precompute.shards import Work, write_npy
+from precompute.shards import Work
 
 STEP = "features"
 _BATCH = 64
@@ -33,10 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     options.add_common(parser)
     options.add_settings(parser)
+    encoder_rows.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Make what is missing of every shard's similarity rows, and of what they need."""
+    if args.encoder:
+        encoder_rows.run(args)
+        return
     job = Build.begin(args)
     job.first(build)
     job.complete()
@@ -46,7 +49,7 @@ def build(job: Build) -> None:
     """The step, after the records."""
     job.first(dataset.build)
     clip = next((model for model in job.settings["models"] if model["role"] == CLIP), None)
-    shared = {"clip": clip["sha256"] if clip else None, "pixel_side": PIXEL_SIDE}
+    shared = {"clip": clip["sha256"] if clip else None}
     encoders: list[ClipEncoder] = []
     job.over_shards(
         STEP,
@@ -55,28 +58,23 @@ def build(job: Build) -> None:
     )
 
 
-def _encoder(job: Build, clip: dict | None, encoders: list[ClipEncoder]) -> ClipEncoder | None:
-    """The CLIP, loaded for the first shard that needs it."""
-    if clip is not None and not encoders:
-        where = job.out / clip["path"] if "path" in clip else clip["hub_id"]
-        encoders.append(ClipEncoder.load(where, job.device))
-    return encoders[0] if encoders else None
-
-
 def _make(
     job: Build, clip: dict | None, encoders: list[ClipEncoder], work: Work, bar: tqdm
 ) -> list[str]:
-    encoder = _encoder(job, clip, encoders)
-    rows: dict[str, list[Tensor]] = {"pixel": []} | ({CLIP: [], "clip-text": []} if encoder else {})
+    if clip is None:
+        bar.update(work.done()["records"])
+        return []
+    if not encoders:  # loaded for the first shard that needs it
+        where = job.out / clip["path"] if "path" in clip else clip["hub_id"]
+        encoders.append(ClipEncoder.load(where, job.device))
+    rows: dict[str, list[Tensor]] = {CLIP: [], "clip-text": []}
     images = iterate_images(work.file(layout.RECORDS), "captions")
     while batch := list(islice(images, _BATCH)):
-        pairs = [side for _, image in batch for side in (image, ImageOps.mirror(image))]
-        rows["pixel"].append(pixel_features(pairs).view(len(batch), FLIPS, -1))
-        if encoder:
-            rows[CLIP].append(encoder.images(pairs).view(len(batch), FLIPS, -1))
-            rows["clip-text"].append(_text_rows(encoder, [captions for captions, _ in batch]))
+        pictures = [image for _, image in batch]
+        rows[CLIP].append(upright_and_mirrored(encoders[0].images, pictures))
+        rows["clip-text"].append(_text_rows(encoders[0], [captions for captions, _ in batch]))
         bar.update(len(batch))
-    return [_write(work, method, torch.cat(parts)) for method, parts in rows.items()]
+    return [write_rows(work, method, torch.cat(parts)) for method, parts in rows.items()]
 
 
 def _text_rows(encoder: ClipEncoder, captions: list[list[str]]) -> Tensor:
@@ -84,9 +82,3 @@ def _text_rows(encoder: ClipEncoder, captions: list[list[str]]) -> Tensor:
     texts = encoder.texts([text for group in captions for text in group])
     groups = texts.split([len(group) for group in captions])
     return unit(torch.stack([group.mean(0, keepdim=True) for group in groups]))
-
-
-def _write(work: Work, method: str, rows: Tensor) -> str:
-    name = f"{layout.ROWS}/{layout.rows_name(method)}"
-    write_npy(work.file(name), rows.numpy().astype(np.float16))
-    return name

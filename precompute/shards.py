@@ -107,13 +107,24 @@ class Work:
         return all(damage(self.file(name), entry, full=full) is None for name, entry in files)
 
     def finish(self, step: str, key: str, files: Sequence[str], **facts: Any) -> None:
-        """Record that `files` are complete; `facts` join the head of done.json."""
+        """Record that `files` are complete; `facts` join the head of done.json.
+
+        What the step wrote before and writes no longer is removed.
+        """
         core = step in layout.CORE_STEPS
         note = (self.done() if core else self.extras()) | facts
         tables = {name: entry_of(self.file(name)) for name in sorted(files)}
         steps: Mapping[str, Any] = note["steps"] | {step: {"key": key, "files": tables}}
         name = layout.DONE if core else layout.EXTRAS
         write_json(self.file(name), note | {"steps": dict(sorted(steps.items()))})
+        for old in note["steps"].get(step, {}).get("files", {}).keys() - tables.keys():
+            self.file(old).unlink(missing_ok=True)
+
+    def forget(self, step: str) -> None:
+        """Let a step beside the core count as not done here."""
+        note = self.extras()
+        if note["steps"].pop(step, None) is not None:
+            write_json(self.file(layout.EXTRAS), note)
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written."""

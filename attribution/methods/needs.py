@@ -22,12 +22,17 @@ from attribution.weights import WEIGHT_SETS
 # What makes rows and encoders: arguments of `python -m precompute`; by default, a verb of the name.
 _CLIP = "index --clip DIR_OR_HUB_ID --rebuild"
 ROW_COMMANDS = {
-    "pixel": "features",
+    "pixel": "features --encoder pixel",
+    "dino": "features --encoder dino",
+    "dinov2": "features --encoder dinov2",
     "gradients": "gradients",
     "clip": _CLIP,
     "clip-text": _CLIP,
 }
-ENCODER_COMMANDS: dict[str, str] = {}
+ENCODER_COMMANDS: dict[str, str] = {
+    "dino": "features --encoder dino",
+    "dinov2": "features --encoder dinov2",
+}
 
 
 def lacks(index: Index, need: str) -> str:

@@ -81,8 +81,8 @@ def test_search_finds_training_records_only(index):
 
 
 def test_search_takes_the_best_of_several_queries(index):
-    queries = index.rows("pixel", [2, 3])[:, 0].astype(np.float32)
-    rows, products, _ = index.search("pixel").nearest(queries, 2)
+    queries = index.rows("clip", [2, 3])[:, 0].astype(np.float32)
+    rows, products, _ = index.search("clip").nearest(queries, 2)
     assert set(rows) == {2, 3} and np.allclose(products, 1.0, atol=1e-3)
 
 

@@ -211,7 +211,7 @@ def test_other_settings_are_refused_with_both_sides(tmp_path, tiny_model, capsys
 def test_an_index_without_clip_has_no_clip_rows(tmp_path, tiny_model):
     out = make_index(tmp_path / "out", tiny_model, image_folder(tmp_path / "data", 3, held_out=0))
     index = Index.open(out)
-    assert index.clip_path is None and not index.has_rows("clip") and index.has_rows("pixel")
+    assert index.clip_path is None and not index.has_rows("clip")
     clip = tiny_clip(tmp_path / "clip")
     assert main(["index", "--out", str(out), "--clip", str(clip), "--batch-size", "8"]) == 2
     assert (

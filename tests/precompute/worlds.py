@@ -9,7 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from precompute.__main__ import main
 from tests.tiny import RESOLUTION, TOKENS, tiny_captions, tiny_images, tiny_tokenizer
@@ -99,3 +106,33 @@ def tree(root: Path) -> dict[str, bytes]:
     manifest = json.loads(files["manifest.json"])
     manifest["environment"].pop("git_revision")
     return {**files, "manifest.json": json.dumps(manifest).encode()}
+
+
+def tiny_vit(folder: Path, seed: int = 0) -> Path:
+    """A ViTModel of DINO's kind: 16 px, patches of 8, 12 dimensions."""
+    config = ViTConfig(**_TOWER, image_size=RESOLUTION, patch_size=8)
+    return _saved(lambda: ViTModel(config, add_pooling_layer=False), folder, seed)
+
+
+def tiny_dinov2(folder: Path, seed: int = 0) -> Path:
+    """A Dinov2WithRegistersModel: 16 px, patches of 8, 12 dimensions, two registers."""
+    config = Dinov2WithRegistersConfig(
+        hidden_size=12, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=2,
+        num_register_tokens=2, image_size=RESOLUTION, patch_size=8,
+    )  # fmt: skip
+    return _saved(lambda: Dinov2WithRegistersModel(config), folder, seed)
+
+
+_TOWER = {
+    "hidden_size": 12,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def _saved(make, folder: Path, seed: int) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        make().save_pretrained(folder)
+    return folder
