@@ -119,6 +119,8 @@ def batches(
     depend on its record alone, never on the batch it falls into.
     """
     per_record = (grid.flips if only_flip is None else 1) * len(grid.columns)
+    if per_record == 0:
+        return
     size = max(1, BATCHES_PER_CHUNK * batch_size // per_record)
     starts = range(0, len(rows), size)
     with ThreadPoolExecutor(max_workers=1) as pool:

@@ -10,7 +10,9 @@ from attribution.cells import TextStates, batch_errors, batches
 from attribution.fisher import Identity
 from attribution.gradients import per_sample_gradients
 from attribution.noise import keyed_noise, mirrored
-from attribution.scoring import Scores, noise_floor, reduce_cells, score_records
+from attribution.racing import Race, simulate
+from attribution.reduce import reduce_cells, score_cells
+from attribution.scoring import Scores, noise_floor, score_records
 from attribution.types import Cancelled, Progress
 from attribution.unlearning import Delta, UnlearnConfig, applied, unlearn
 from attribution.weights import parameter_names
@@ -241,3 +243,94 @@ def test_sgd_scores_too(world, base):
     config = UnlearnConfig(stride=250, curvature="none", relative_increase=0.02)
     found = last(unlearn(world.denoiser, *query(world), Identity(), config))
     assert np.isfinite(reduce_cells(scored(world, base, found.delta).cells)[0]).all()
+
+
+def raced(world, base, delta, rows=range(12), **options):
+    """A race of two waves over three timesteps that keeps three, then two records."""
+    rule = Race((((2,), 5), ((1,), 3)), 3, k=2, confidence=2.0)
+    return scored(world, base, delta, rows, race=rule, **options)
+
+
+def test_a_race_evaluates_what_its_simulation_says(world, base, delta):
+    whole = scored(world, base, delta)
+    found = raced(world, base, delta, batch_size=5)
+    expected, forwards = simulate(whole.cells, Race((((2,), 5), ((1,), 3)), 3, 2, 2.0))
+    assert np.array_equal(np.isfinite(found.cells), np.isfinite(expected))
+    assert found.evaluated == forwards < whole.evaluated
+    assert np.allclose(found.cells, expected, atol=1e-6, equal_nan=True)
+    assert np.array_equal(found.rows, np.arange(12)) and not found.fresh
+
+
+def test_a_race_keeps_heat_maps_of_whole_scores(world, base, delta):
+    found = raced(world, base, delta, keep_maps=2)
+    tau, _, _ = score_cells(found.cells)
+    best = np.argsort(-tau)[:2]
+    assert set(found.maps) == set(best.tolist())
+    for row in best:
+        assert found.maps[int(row)].mean() == pytest.approx(tau[row], abs=3e-6)
+
+
+def test_more_records_are_scored_along_without_competing(world, base, delta):
+    whole = scored(world, base, delta)
+    tau, _, _ = reduce_cells(whole.cells)
+    best, rows = int(np.argmax(tau)), [r for r in range(12) if r != int(np.argmax(tau))]
+    found = raced(world, base, delta, rows, also=[best, rows[0]], keep_maps=2)
+    assert found.rows.tolist() == [*rows, best] and best not in found.maps
+    place = {int(row): i for i, row in enumerate(found.rows)}
+    for row in (best, rows[0]):
+        assert np.allclose(found.cells[place[row]], whole.cells[row], atol=1e-6, equal_nan=True)
+    alone = raced(world, base, delta, rows)
+    there = np.isfinite(alone.cells[1:])
+    assert np.array_equal(np.isfinite(found.cells[1:-1]), there)
+
+
+def test_progress_through_a_race_ends_where_it_said(world, base, delta, monkeypatch):
+    monkeypatch.setattr("attribution.scoring.TICK", 0.0)
+    monkeypatch.setattr("attribution.scoring.PARTIAL_EVERY", 0.0)
+    rule = Race((((2,), 5), ((1,), 3)), 3, k=2, confidence=2.0)
+    seen = []
+    job = score_records(
+        world.denoiser, world, base, range(12), delta, TIMESTEPS, 0,
+        race=rule, keep_maps=2, batch_size=2, partial=lambda s: seen.append(s) or s,
+    )  # fmt: skip
+    *steps, scores = job
+    assert [p.done for p in steps] == sorted(p.done for p in steps)
+    assert all(0 < p.done <= p.total and p.remaining >= 0 for p in steps)
+    assert steps[-1].done == steps[-1].total
+    assert steps[0].total == pytest.approx(steps[-1].total, rel=0.3)
+    assert isinstance(scores, Scores) and len(seen) > 5
+    for part in seen:  # no half of a heat: each record has all captions and flips of a timestep
+        whole = np.isfinite(part.cells) == np.isfinite(base[part.rows])
+        assert set(np.unique(whole.all(axis=(1, 2)).sum(axis=1))) <= {1, 2, 3}
+        assert np.array_equal(whole.all(axis=(1, 2)), np.isfinite(part.cells).any(axis=(1, 2)))
+
+
+def test_a_race_that_is_stopped_leaves_the_weights(world, base, delta, monkeypatch):
+    monkeypatch.setattr("attribution.scoring.TICK", 0.0)
+    before = snapshot(world.denoiser)
+    rule = Race((((2,), 5), ((1,), 3)), 3, k=2, confidence=2.0)
+    make = {"race": rule, "keep_maps": 2, "batch_size": 2}
+    steps = sum(1 for _ in score_records(
+        world.denoiser, world, base, range(12), delta, TIMESTEPS, 0, **make))  # fmt: skip
+    for stop in (1, steps // 2, steps - 1):
+        job = score_records(world.denoiser, world, base, range(12), delta, TIMESTEPS, 0, **make)
+        for _ in range(stop):
+            next(job)
+            assert_same(world.denoiser, before)
+        job.close()
+        assert_same(world.denoiser, before)
+
+
+@pytest.mark.parametrize("race", [None, Race((((2,), 5),), 3, k=2, confidence=2.0)])
+def test_stale_base_losses_are_computed_anew(world, base, delta, race):
+    true = scored(world, base, delta, race=race, keep_maps=2)
+    noise = np.random.default_rng(0).normal(0, 0.05, base.shape).astype(np.float32)
+    asked = []
+    found = scored(world, base + noise, delta, race=race, keep_maps=2,
+                   stale=lambda s: asked.append(s) or True)  # fmt: skip
+    assert len(asked) == 1 and found.fresh and found.evaluated == 2 * true.evaluated
+    assert np.allclose(found.cells, true.cells, atol=3e-6, equal_nan=True)
+    assert found.maps.keys() == true.maps.keys()
+    assert all(np.allclose(found.maps[r], true.maps[r], atol=1e-5) for r in true.maps)
+    kept = scored(world, base, delta, race=race, stale=lambda s: False)
+    assert not kept.fresh and kept.evaluated == true.evaluated
