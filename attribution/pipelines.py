@@ -31,7 +31,7 @@ def load_pipeline(model: str | Path, revision: str | None) -> Any:
     if not Path(model).exists() and str(model).count("/") != 1:
         raise UserError(f"no model at {model}: not a diffusers pipeline folder or a hub id")
     try:
-        with _quiet_loading():
+        with quiet_loading():
             return StableDiffusionPipeline.from_pretrained(
                 str(model), revision=revision, safety_checker=None, requires_safety_checker=False
             )
@@ -71,7 +71,7 @@ def tune(unet: Any, device: torch.device) -> None:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """No progress bars while a model loads: the library never prints."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
