@@ -95,7 +95,13 @@ def _run(args: argparse.Namespace) -> None:
     else:
         query = _last(engine.generate(prompt, validate.seed(args.seed)), Query)[0]
     query = replace(query, regions=regions)
-    answers = _last(engine.attribute(query, methods, top_k, args.exhaustive), Attribution)
+    answers: list[Attribution] = []
+    try:
+        _last(engine.attribute(query, methods, top_k, args.exhaustive), Attribution, answers)
+    except Exception:
+        if answers:  # one method of several failed: the others' answers are kept
+            _write(engine, out, query, answers, top_k, args.scores)
+        raise
     _write(engine, out, query, answers, top_k, args.scores)
 
 
@@ -118,9 +124,11 @@ def _write(
     print(out / report.RESULT)
 
 
-def _last(steps: Iterator[Progress | T], kind: type[T]) -> list[T]:
-    """The items of `kind` of a job; its Progress as a bar where somebody watches."""
-    found: list[T] = []
+def _last(steps: Iterator[Progress | T], kind: type[T], into: list[T] | None = None) -> list[T]:
+    """The items of `kind` of a job, joined to `into`; its Progress as a bar where somebody
+    watches.
+    """
+    found: list[T] = [] if into is None else into
     bars = _Bars() if sys.stderr.isatty() else None
     for item in steps:
         if isinstance(item, kind):

@@ -30,6 +30,7 @@ from attribution.timeline import rerank
 from attribution.types import (
     ArtistShare,
     Attribution,
+    Cancelled,
     Example,
     Forgetting,
     Progress,
@@ -124,13 +125,25 @@ class Engine:
     ) -> Iterator[Progress | Attribution]:
         """Run the methods one after another: Progress with partial answers, then the Attribution.
 
-        params: `shortlist` (int), `relative_increase` (float), and others that the method names.
+        params: `shortlist` (int), `relative_increase` (float), and others that the methods name;
+        UserError before anything runs for one that some chosen method does not have. A method that
+        fails keeps none of the others from answering: its error is raised after the last of them.
         """
         names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
         k = validate.top_k(top_k, self.n_train)
         query = replace(query, regions=validate.regions(query.regions, query.image.size))
         for name in names:
-            yield from self._alone(self._run(name, query, k, exhaustive, params))
+            METHODS[name].check_options({"exhaustive": exhaustive, **params})
+        failures: list[tuple[str, Exception]] = []
+        for name in names:
+            try:
+                yield from self._alone(self._run(name, query, k, exhaustive, params))
+            except Exception as error:
+                if isinstance(error, Cancelled) or len(names) == 1:
+                    raise
+                failures.append((name, error))
+        if failures:
+            raise _joined(failures)
 
     def forget(
         self,
@@ -277,6 +290,14 @@ class Engine:
             self._context.clip = self.clip
             self._attributors[name] = build(self._context)
         return self._attributors[name]
+
+
+def _joined(failures: Sequence[tuple[str, Exception]]) -> Exception:
+    """What some of the methods failed of, as one error: a fault of ours before a user's."""
+    faults = [error for _, error in failures if not isinstance(error, UserError)]
+    if faults:
+        return faults[0]
+    return UserError("; ".join(f"method {name}: {error}" for name, error in failures))
 
 
 def _strengths(values: Sequence[float]) -> tuple[float, ...]:

@@ -61,5 +61,11 @@ METHODS: tuple[Method, ...] = (
         "Control",
         (),
         partial(RandomAttributor, name="random"),
+        "Every training drawing gets a random number: the same again for the same picture, others "
+        "for another picture. Neither the model nor the drawings have any part in it. A method "
+        "whose answers are no better than these has found nothing, and without them nobody could "
+        "tell.",
+        r"\tau(\hat z, z) \sim \mathcal{U}[0, 1)",
+        ("seed", "exhaustive", "shortlist"),
     ),
 )

@@ -1,6 +1,7 @@
 """Names of methods → how to build them. The page, the command line and the tests read this alone.
 
-A new method is one file that exports `METHODS` and one line in `_FAMILIES`.
+A new method is one file that exports `METHODS` and one line in `_FAMILIES`; from outside the
+package, `register(module.METHODS)`.
 
 >>> method = METHODS["abu"]
 >>> attributor = method.build(Context(denoiser, index, clip))
@@ -9,11 +10,13 @@ A new method is one file that exports `METHODS` and one line in `_FAMILIES`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attribution.methods import abc, abu, control, gradient, similarity
 from attribution.methods.context import Context
 from attribution.methods.method import Method
 
-__all__ = ["METHODS", "NOT_YET", "Context", "Method", "why_not"]
+__all__ = ["METHODS", "NOT_YET", "Context", "Method", "register", "why_not"]
 
 NOT_YET = "not available yet"
 
@@ -25,7 +28,19 @@ _FAMILIES = (
     control.METHODS,
 )
 
-METHODS: dict[str, Method] = {m.name: m for family in _FAMILIES for m in family}
+METHODS: dict[str, Method] = {}
+
+
+def register(methods: Iterable[Method]) -> None:
+    """Add methods to those that page, command line and API offer; ValueError for a name taken."""
+    for method in methods:
+        if method.name in METHODS:
+            raise ValueError(f"there is a method {method.name!r} already")
+        METHODS[method.name] = method
+
+
+for _family in _FAMILIES:
+    register(_family)
 
 
 def why_not(method: Method, context: Context) -> str:
