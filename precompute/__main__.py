@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "gradients": ("precompute.gradients", "projected loss gradients, the shortlist's rows"),
     "trak": ("precompute.trak", "rows of TRAK, JourneyTRAK and DataInf; --models: an ensemble"),
     "dtrak": ("precompute.dtrak", "rows of D-TRAK"),
+    "customise": ("precompute.customise", "teach a model a new word from a few images"),
+    "abc": ("precompute.abc", "heads tuned on customised models, for clip-abc and dino-abc"),
     "examples": ("precompute.examples", "answers kept with an index, shown by the page at once"),
     "recipe": ("precompute.recipe", "make a training set, e.g. `recipe openclipart`"),
     "train": ("precompute.train", "train the embedded model"),

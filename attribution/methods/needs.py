@@ -32,6 +32,8 @@ ROW_COMMANDS = {
 ENCODER_COMMANDS: dict[str, str] = {
     "dino": "features --encoder dino",
     "dinov2": "features --encoder dinov2",
+    "clip-abc": "abc",
+    "dino-abc": "abc",
 }
 
 
