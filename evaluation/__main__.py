@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "shortlist": ("evaluation.shortlist", "recall@24 of every candidate source and size"),
     "precision": ("evaluation.precision", "low-precision scores against float32"),
+    "abc": ("evaluation.abc", "exemplars of customised models, plain against tuned features"),
     "report": ("evaluation.report", "write evaluation/results/README.md from all results"),
 }
 

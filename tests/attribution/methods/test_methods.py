@@ -16,6 +16,7 @@ from attribution.types import Attribution, Progress, Query, UserError
 from attribution.unlearning import Unlearned, applied
 from precompute.__main__ import main
 from tests.attribution.test_unlearning import assert_same, snapshot
+from tests.attribution.tuned import install_head
 from tests.precompute.worlds import image_folder, make_index, tiny_clip, tiny_dinov2, tiny_vit
 from tests.tiny import tiny_images
 
@@ -46,6 +47,8 @@ def context(tiny_model, tmp_path_factory):
     for name, tiny in (("dino", tiny_vit), ("dinov2", tiny_dinov2)):
         encoder = ("--encoder", name, "--model", str(tiny(folder / name)))
         assert main(["features", "--out", str(out), *encoder]) == 0
+    for name in ("clip", "dino"):
+        install_head(out, name)
     index = Index.open(out)
     denoiser = Denoiser.load(index.model_path, device="cpu")
     return Context(denoiser, index, ClipEncoder.load(index.clip_path))
