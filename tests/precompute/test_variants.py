@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,11 +19,14 @@ from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import trainable
 from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
-from attribution.types import UserError
+from attribution.noise import keyed_noise, mirrored
+from attribution.types import Attribution, Query, UserError
+from attribution.unlearning import applied
 from attribution.weights import parameter_names
 from precompute import variants
 from precompute.__main__ import main
 from tests.precompute.worlds import image_folder, make_index
+from tests.tiny import LATENT_SHAPE, tiny_images
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,59 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path, monkeypatch, ca
     name = layout.fisher_file("full", "loss")
     assert (world / name).read_bytes() == (whole / name).read_bytes()
     assert not partial.exists()
+
+
+QUERY = Query("ab by 2", tiny_images(3)[2], seed=1)
+SMALL = {"relative_increase": 0.01, "stride": 250, "draws": 2}
+
+
+def answer(context: Context, name: str) -> Attribution:
+    *_, found = METHODS[name].build(context).run(QUERY, k=2, exhaustive=True, **SMALL)
+    return found
+
+
+@torch.no_grad()
+def test_the_squared_output_is_tracked_against_its_own_base(world):
+    """τ = E(z, θ−) − E(z, θ0) of one record, from the bare UNet."""
+    assert variant(world, "--objective", "eps2") == 0
+    index = Index.open(world)
+    denoiser = Denoiser.load(index.model_path, device="cpu")
+    context = Context(denoiser, index)
+    found = answer(context, "abu-eps2")
+    assert found.params["objective"] == "eps2" and 0 < context.floor("eps2") < 1e-5
+    with torch.enable_grad():
+        *_, unlearned = METHODS["abu-eps2"].build(context).unlearn(QUERY, **SMALL)
+    row, place = int(found.rows[0]), 0
+    caption, flip, column = 0, int(found.flip[place]), 1
+    t = index.timesteps[column]
+    noise = keyed_noise(LATENT_SHAPE, namespace="score", seed=0, record_id=found.ids[0], timestep=t)
+    noise = mirrored(noise) if flip else noise
+    bar = denoiser.scheduler.alphas_cumprod[t]
+    x_t = bar.sqrt() * index.latents([row], flip) + (1 - bar).sqrt() * noise
+    cond = denoiser.encode_text([index.captions([row])[0][caption]])
+
+    def energy() -> float:
+        v = denoiser.unet(x_t, torch.tensor([t]), cond).sample
+        return float((bar.sqrt() * v + (1 - bar).sqrt() * x_t).square().mean())
+
+    before = energy()
+    with applied(denoiser, unlearned.delta):
+        after = energy()
+    assert index.base_loss_eps2[row, caption, flip, column] == pytest.approx(before, rel=1e-5)
+    assert found.cells[place, caption, flip, column] == pytest.approx(after - before, abs=2e-6)
+    assert abs(after - before) > 1e-5
+
+
+def test_the_wide_ablations_answer_from_an_extra_fisher(world):
+    assert variant(world, "--weights", "full", "--samples", "6") == 0
+    index = Index.open(world)
+    context = Context(Denoiser.load(index.model_path, device="cpu"), index)
+    seen = []
+    for name in ("abu", "abu-crossattn", "abu-attn", "abu-full"):
+        found = answer(context, name)
+        assert sorted(found.rows) == index.train_rows.tolist() and np.isfinite(found.scores).all()
+        seen.append(tuple(found.scores))
+    assert len(set(seen)) == 4
 
 
 def test_again_other_settings_and_damage(world, capsys):
