@@ -28,6 +28,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "exhaustive answers of the fixed queries, kept for other verbs",
     ),
     "shortlist": ("evaluation.shortlist", "recall@24 of every candidate source and size"),
+    "localisation": (
+        "evaluation.localisation",
+        "does a region of a picture of two objects find its own object?",
+    ),
     "precision": ("evaluation.precision", "low-precision scores against float32"),
     "abc": ("evaluation.abc", "exemplars of customised models, plain against tuned features"),
     "report": ("evaluation.report", "write evaluation/results/README.md from all results"),
