@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
     add("--steps", type=int, help="of each customisation")
     add("--batch-size", type=int, help="of each customisation")
+    add("--head-steps", type=int, default=HeadConfig.steps, help=f"default {HeadConfig.steps}")
     add("--limit", type=int, metavar="N", help="stop after N models; the same command goes on")
     add("--device", default="auto", help="auto, cpu or cuda")
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     for name in names:
         found = features(index, name, pairs, device)
         print(said_of_samples(found, index, device))
-        head = _tuned(found, work.folder.name)
+        head = _tuned(found, work.folder.name, HeadConfig(steps=args.head_steps))
         folder = work.folder / "heads" / f"{name}-abc"
         head.save(folder)
         install(args.out, name, folder)
@@ -125,9 +126,9 @@ def make_pairs(work: Run, limit: int | None) -> list[Pair]:
     return pairs
 
 
-def _tuned(found: Features, pairs: str) -> Head:
+def _tuned(found: Features, pairs: str, config: HeadConfig) -> Head:
     """The head with all that config.json says of it; pairs: the folder of its models."""
-    tuned = tune_head(found, HeadConfig())
+    tuned = tune_head(found, config)
     about = {**tuned.head.about, "pairs": pairs, "validation": validation(found, tuned.head)}
     return replace(tuned.head, about=about)
 
