@@ -9,24 +9,23 @@ float16 [n, flips, d]; the query projects F^½ Δθ.
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
 from attribution.fisher import DiagonalFisher
-from attribution.gradients import per_sample_gradients
+from attribution.gradients import Gradients
 from attribution.integrity import sha256_of
-from attribution.noise import keyed_noise, mirrored
 from attribution.projection import Projection
 from attribution.types import UserError
 from attribution.weights import parameter_names
 from precompute import fisher, options
 from precompute.build import Build
 from precompute.latents import FLIPS
+from precompute.record_gradients import chunk_rows, records_at_once
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, write_npy
 
@@ -66,31 +65,13 @@ class Rows:
 
     def of(self, records: ShardRecords, chunk: range) -> np.ndarray:
         """Rows of a few records, float32 [len(chunk), flips, d]."""
-        states = records.text_states(self.job.denoiser, chunk)
-        steps = self.timesteps
-        cells = [(r, f, i) for r in chunk for f in range(FLIPS) for i in range(len(steps))]
-        counts = {r: len(records.captions[r]) for r in chunk}  # the timesteps take turns with them
-        gradients = per_sample_gradients(
-            self.job.denoiser,
-            torch.stack([records.latent(r, f) for r, f, _ in cells]),
-            torch.stack([states[r, i % counts[r]] for r, _, i in cells]),
-            torch.stack([self._noise(records.ids[r], f, steps[i]) for r, f, i in cells]),
-            torch.tensor([steps[i] for *_, i in cells]),
-            self.names,
-            group=len(steps),
+        seed, size = self.job.settings["noise"]["seed"], self.job.batch_size()
+        return chunk_rows(
+            self.job.denoiser, records, chunk, self.timesteps, seed, self.names, self._row, size
         )
-        rows = self.projection.apply(self.metric.sqrt_inv(gradients))
-        return rows.cpu().numpy().reshape(len(chunk), FLIPS, -1)
 
-    def _noise(self, record_id: str, flip: int, timestep: int) -> torch.Tensor:
-        key: dict[str, Any] = {
-            "namespace": "train-gradient",
-            "seed": self.job.settings["noise"]["seed"],
-        }
-        noise = keyed_noise(
-            self.job.denoiser.latent_shape, record_id=record_id, timestep=timestep, **key
-        )
-        return mirrored(noise) if flip else noise
+    def _row(self, gradients: Gradients) -> Tensor:
+        return self.projection.apply(self.metric.sqrt_inv(gradients))
 
 
 def build(job: Build) -> None:
@@ -118,7 +99,7 @@ def _make(job: Build, made: list[Rows], work: Work, bar: tqdm) -> list[str]:
     if not made:
         made.append(Rows(job))
     records = ShardRecords.read(work)
-    size = max(1, job.batch_size() // (FLIPS * len(made[0].timesteps)))
+    size = records_at_once(job.batch_size(), len(made[0].timesteps))
     rows = np.empty((len(records), FLIPS, job.settings["gradients"]["dim"]), dtype=np.float16)
     for chunk in chunks(len(records), size):
         rows[chunk.start : chunk.stop] = made[0].of(records, chunk)

@@ -1,0 +1,55 @@
+"""EDGE: models trained anew beside an index's own, over which TRAK averages (Park et al. 2023).
+
+They share VAE and text encoder with the index's model: only their UNets are kept, as extra encoders
+of the index named in a step's settings, "models": [{"name": "trak-1", "sha256": …}, …]. Model 0 is
+the index's own; model m's rows are rows/trak-<m>.npy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from attribution.denoiser import Denoiser
+from attribution.index import Index
+from attribution.pipelines import tune
+from attribution.types import UserError
+
+
+def rows_name(step: str, model: int) -> str:
+    """Name of a model's rows: trak, trak-1, trak-2, …"""
+    return step if model == 0 else f"{step}-{model}"
+
+
+def with_unet(denoiser: Denoiser, folder: str | Path) -> Denoiser:
+    """The denoiser with another UNet of the same shape, read from `folder`; UserError if not."""
+    from diffusers import UNet2DConditionModel
+
+    try:
+        unet = UNet2DConditionModel.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"cannot open the UNet {folder}: {lines[0]}") from error
+    if _shapes(unet) != _shapes(denoiser.unet):
+        raise UserError(f"the UNet {folder} is of another shape than the index's model")
+    unet.to(denoiser.device, denoiser.dtype).eval().requires_grad_(False)
+    tune(unet, denoiser.device)
+    return replace(denoiser, unet=unet)
+
+
+def members(denoiser: Denoiser, index: Index, settings: Mapping[str, Any]) -> list[Denoiser]:
+    """The index's own model and those its rows were made with besides; UserError if one is gone."""
+    found = [denoiser]
+    models: Sequence[Mapping[str, str]] = settings["models"]
+    for model in models:
+        place = index.encoder(model["name"])
+        if place is None:
+            raise UserError(f"the index {index.path} has lost the model {model['name']}")
+        found.append(with_unet(denoiser, place))
+    return found
+
+
+def _shapes(unet: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in unet.named_parameters()}
