@@ -49,6 +49,9 @@ def context(tiny_model, tmp_path_factory):
         assert main(["features", "--out", str(out), *encoder]) == 0
     for name in ("clip", "dino"):
         install_head(out, name)
+    assert main(["variants", "--out", str(out), "--objective", "eps2"]) == 0
+    for verb in ("trak", "dtrak"):
+        assert main([verb, "--out", str(out), "--dim", "64"]) == 0
     index = Index.open(out)
     denoiser = Denoiser.load(index.model_path, device="cpu")
     return Context(denoiser, index, ClipEncoder.load(index.clip_path))
@@ -182,7 +185,7 @@ def test_what_an_index_lacks_is_said(context, monkeypatch):
     manifest = {**context.index.manifest, "curvature": {"weights": "kv"}}
     monkeypatch.setattr(context.index, "manifest", manifest)
     assert why_not(METHODS["abu"], context) == ""
-    assert "kv" in why_not(METHODS["abu-full"], context)
+    assert "variants --out" in why_not(METHODS["abu-full"], context)
     monkeypatch.setattr(context.index, "has_rows", lambda name: False)
     assert "no clip rows" in why_not(METHODS["clip"], context)
 
