@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from attribution.denoiser import Denoiser
+from attribution.denoiser import Denoiser, Objective
 from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.scoring import Scores, score_records
@@ -56,7 +56,7 @@ class Answers:
     def unlearn(self, latents: Tensor, prompt: str, config: UnlearnConfig) -> Unlearned:
         """Δθ of one picture, latents [1, C, h, w]."""
         cond = self.denoiser.encode_text([prompt])
-        curvature = self.context.curvature(config.curvature)
+        curvature = self.context.curvature(config.curvature, config.weight_set, config.objective)
         return last(unlearn(self.denoiser, latents, cond, curvature, config), Unlearned)
 
     def latents(self, image: Image.Image) -> Tensor:
@@ -70,16 +70,18 @@ class Answers:
         columns: Sequence[int] | None = None,
         denoiser: Denoiser | None = None,
         base: np.ndarray | None = None,
+        objective: Objective = "loss",
     ) -> Scores:
         """Cells of `rows` at some columns of the index's timesteps, all by default.
 
-        `denoiser` and `base` take the place of the world's and of the index's base losses.
+        `denoiser` and `base` take the place of the world's and of the index's base losses;
+        `objective` is what the Δθ was made to raise.
         """
         index = self.index
         steps = score_records(
-            denoiser or self.denoiser,
+            (denoiser or self.denoiser).with_objective(objective),
             index,
-            index.base_loss if base is None else base,
+            self.context.base_loss(objective) if base is None else base,
             rows,
             delta,
             index.timesteps,

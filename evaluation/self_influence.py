@@ -30,13 +30,15 @@ from evaluation.world import World, world_of
 
 OTHERS = 512
 TARGET = 0.95
+# Fewer records than these are no verdict.
+ENOUGH = 100
 SEED = 22
 Judge = Callable[[int, int], dict[str, Any]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `self-influence`."""
-    parser.add_argument("--records", type=int, default=100, metavar="N")
+    parser.add_argument("--records", type=int, default=ENOUGH, metavar="N")
     parser.add_argument("--others", type=int, default=OTHERS, metavar="N")
     parser.add_argument("--method", default="abu")
     parser.add_argument("--timesteps", type=timestep_list, default=[150, 450, 750])
@@ -73,7 +75,8 @@ def _one(
     others = np.setdiff1d(index.train_rows, [row])
     others = np.random.default_rng([SEED, row]).permutation(others)[:n_others]
     found = answers.unlearn(index.latents([row]), index.captions([row])[0][0], config)
-    cells = answers.score([row, *others.tolist()], found.delta, columns).cells
+    rows = [row, *others.tolist()]
+    cells = answers.score(rows, found.delta, columns, objective=config.objective).cells
     scores = reduce_cells(cells)[0]
     first = int(scores.argmax())
     line: dict[str, Any] = {
@@ -119,8 +122,8 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     figure = Figure(
         f"self-influence, {settings['method']}: itself or a near-duplicate first",
         f"{passed} of {n} ({low:.0%} to {high:.0%}), itself {own}",
-        ">= 95 of 100",
-        passed >= TARGET * n,
+        f">= {TARGET * ENOUGH:.0f} of {ENOUGH}",
+        passed >= TARGET * n if n >= ENOUGH else None,
     )
     heads = (
         "record not first",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from attribution.compare import mean_ranks as ranks
 from attribution.compare import spearman
 
-__all__ = ["mean_error", "ranks", "spearman", "wilson"]
+__all__ = ["bootstrap", "mean_error", "ranks", "sign_test", "spearman", "wilson"]
 
 
 def wilson(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -29,3 +29,22 @@ def mean_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     if len(array) < 2:
         return float(array.mean()) if len(array) else math.nan, math.nan
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
+
+
+def sign_test(wins: int, total: int) -> float:
+    """Two-sided p of `wins` of `total` fair coins, exact; 1 without any."""
+    tail = sum(math.comb(total, k) for k in range(max(wins, total - wins), total + 1))
+    return min(1.0, 2.0 * tail / 2**total)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], rows: np.ndarray, *, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic of `rows` [n, ...], rows drawn anew with
+    replacement; NaN for fewer than two.
+    """
+    if len(rows) < 2:
+        return math.nan, math.nan
+    order = np.random.default_rng(seed).integers(0, len(rows), (draws, len(rows)))
+    low, high = np.quantile([statistic(rows[picked]) for picked in order], (0.025, 0.975))
+    return float(low), float(high)

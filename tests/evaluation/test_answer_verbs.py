@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attribution.scoring import reduce_cells
-from evaluation import exhaustive, forgetting, precision, shortlist
+from evaluation import exhaustive, forgetting, precision, self_influence, shortlist
 from evaluation.answers import Answers
 from evaluation.queries import fixed_prompts
 from evaluation.results import read_lines
@@ -23,7 +23,7 @@ SHORT = ("--steps", "2", "--guidance", "1", "--queries", "2")
     [
         ("exhaustive", SHORT, "2 queries"),
         ("self-influence", ("--records", "2", "--others", "5", "--timesteps", "125,375"), "of 2"),
-        ("forgetting", (*SHORT, "--others", "3"), "paired"),
+        ("forgetting", (*SHORT, "--others", "3", "--shares", "0.02"), "at equal forgetting (2%)"),
     ],
 )
 def test_a_verb_runs_and_its_second_run_computes_nothing(
@@ -133,3 +133,11 @@ def test_the_report_gathers_every_verbs_figures(tiny_index, tmp_path, capsys):
     assert evaluate("report", tiny_index, tmp_path) == 0
     page = (tmp_path / "results" / "README.md").read_text()
     assert "## vae" in page and "## self-influence" in page and "threads, torch" in page
+
+
+def test_fewer_than_a_hundred_records_are_no_verdict():
+    head = {"settings": {"method": "abu", "others": 5, "timesteps": [125]}}
+    line = {"rank": 1, "seconds": 1.0}
+    for n, passed in ((99, None), (100, True)):
+        found = self_influence.summarise(head, [{**line, "unit": str(i)} for i in range(n)])
+        assert found.figures[0].passed is passed

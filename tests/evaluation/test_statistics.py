@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.statistics import mean_error, ranks, spearman, wilson
+from evaluation.statistics import bootstrap, mean_error, ranks, sign_test, spearman, wilson
 
 
 def test_ranks_share_ties():
@@ -26,3 +26,18 @@ def test_mean_and_standard_error():
 def test_wilson_interval_of_all_right():
     low, high = wilson(10, 10)
     assert 0.69 < low < 0.73 and high == pytest.approx(1.0)
+
+
+def test_sign_test_is_that_of_coins():
+    assert sign_test(5, 10) == 1.0 and sign_test(0, 0) == 1.0
+    assert sign_test(10, 10) == sign_test(0, 10) == pytest.approx(2 / 1024)
+    assert sign_test(8, 10) == pytest.approx(2 * (45 + 10 + 1) / 1024)
+
+
+def test_bootstrap_covers_the_mean_as_its_standard_error_does():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    low, high = bootstrap(lambda x: float(x.mean()), values)
+    mean, error = mean_error(values)
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.3 * error)
+    assert high == pytest.approx(mean + 1.96 * error, abs=0.3 * error)
+    assert np.isnan(bootstrap(lambda x: float(x.mean()), values[:1])).all()
