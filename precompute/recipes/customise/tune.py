@@ -34,6 +34,7 @@ from precompute.recipes.model.loop import trapezoid
 
 OnStep = Callable[[float], None]
 MEASURED_AT = tuple(range(50, 1000, 100))  # of 1000 timesteps
+_ENCODED = 8  # images at a time
 _PRIOR_SEED = 104_729  # apart from the exemplars' draws
 
 
@@ -48,13 +49,18 @@ class Concept:
     def of(
         cls, denoiser: Denoiser, images: Sequence[Image.Image], prompts: Sequence[str]
     ) -> Concept:
-        """From images of any size."""
+        """From images of any size, a few at a time."""
         sides = [images, [ImageOps.mirror(image.convert("RGB")) for image in images]]
-        latents = torch.stack([denoiser.encode_images(side) for side in sides], dim=1)
+        latents = torch.stack([_encoded(denoiser, side) for side in sides], dim=1)
         return cls(latents, tuple(prompts))
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+
+def _encoded(denoiser: Denoiser, images: Sequence[Image.Image]) -> Tensor:
+    parts = [images[start : start + _ENCODED] for start in range(0, len(images), _ENCODED)]
+    return torch.cat([denoiser.encode_images(part) for part in parts])
 
 
 def tune(
@@ -182,7 +188,7 @@ def borrowed(denoiser: Denoiser, token: Token) -> Iterator[None]:
 
 
 @torch.no_grad()
-def mean_loss(denoiser: Denoiser, concept: Concept, seed: int, batch_size: int = 16) -> float:
+def mean_loss(denoiser: Denoiser, concept: Concept, seed: int, batch_size: int = 8) -> float:
     """Loss of the exemplars, unmirrored, on fixed draws at ten timesteps: comparable before and
     after."""
     scale = denoiser.n_train_timesteps / 1000
