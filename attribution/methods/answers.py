@@ -44,12 +44,6 @@ def ranked(
     )
 
 
-def refuse_regions(query: Query) -> None:
-    """UserError for a query with regions: their attribution is not there yet."""
-    if query.regions:
-        raise UserError("regions are not available yet")
-
-
 def region_params(query: Query, how: str) -> dict[str, str]:
     """`params` of a query with regions: "loss" where only they count in the query's loss, "crop"
     where only they are looked at, "ignored" by a method that looks at no picture.

@@ -12,7 +12,7 @@ from attribution.features import ClipEncoder
 from attribution.index import Index
 from attribution.methods.registry import METHODS, NOT_YET, Context, why_not
 from attribution.reduce import reduce_cells
-from attribution.types import Attribution, Progress, Query, UserError
+from attribution.types import Attribution, Progress, Query, Region, UserError
 from attribution.unlearning import Unlearned, applied
 from precompute.__main__ import main
 from tests.attribution.test_unlearning import assert_same, snapshot
@@ -97,6 +97,23 @@ def test_answers_are_sorted_complete_and_repeatable(context, query, name):
     assert len(found.standard_error) == len(found.flip) == len(found.ids)
     again = answer(context, name, query, **options_for(name))
     assert again.ids == found.ids and np.array_equal(again.scores, found.scores)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_region_counts_and_one_of_everything_changes_nothing(context, query, name):
+    ids = context.index.ids(context.index.train_rows[:4])
+    regions = ((), (Region((0, 0, 16, 5)), Region((0, 5, 16, 16))), (Region((2, 1, 9, 6.5)),))
+    whole, everything, part = (
+        answer(context, name, replace(query, regions=chosen), ids, **options_for(name))
+        for chosen in regions
+    )
+    assert everything.ids == whole.ids and np.array_equal(everything.scores, whole.scores)
+    assert "region" not in whole.params
+    by_id = dict(zip(whole.ids, whole.scores, strict=True))
+    same = all(by_id[i] == score for i, score in zip(part.ids, part.scores, strict=True))
+    how = {"similarity": "crop", "control": "ignored"}.get(METHODS[name].kind, "loss")
+    assert part.params["region"] == ("ignored" if name == "clip-text" else how)
+    assert same == (part.params["region"] == "ignored")
 
 
 @pytest.mark.parametrize("name", UNLEARNING)
