@@ -42,7 +42,7 @@ def load_training_set(data: Path, split: str = "train") -> TrainingSet:
     a folder with neither.
     """
     columns = ["id", "image", "captions", "category", "artists", "split"]
-    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in _files(data)])
+    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in record_files(data)])
     rows = [row for row in table.to_pylist() if row["split"] == split]
     images = np.stack([_decode(r["image"]) for r in rows])
     return TrainingSet(
@@ -54,7 +54,7 @@ def load_training_set(data: Path, split: str = "train") -> TrainingSet:
     )
 
 
-def _files(data: Path) -> list[Path]:
+def record_files(data: Path) -> list[Path]:
     """The recipe's own file, else the shards of the index made from it, in order."""
     if not data.is_dir():
         return [data]
