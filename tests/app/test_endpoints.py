@@ -14,6 +14,7 @@ from PIL import Image
 
 from attribution.types import Attribution, Query
 from tests.app.conftest import HELD_OUT, RECORDS, Site
+from tests.attribution.methods.novel import registered
 from tests.tiny import RESOLUTION, tiny_images
 
 
@@ -45,6 +46,18 @@ def test_methods_say_which_are_available(client: Client) -> None:
     assert set(methods["abu"]) == {"name", "kind", "title", "available", "why"}
     assert methods["abu"]["available"]
     assert not methods["trak"]["available"] and methods["trak"]["why"]
+
+
+def test_a_method_of_one_file_is_offered_and_answers(
+    client: Client, site: Site, tmp_path: Path
+) -> None:
+    with registered(tmp_path) as name:
+        listed = {m["name"]: m for m in client.predict(api_name="/methods")}
+        assert listed[name]["available"] and listed[name]["kind"] == "control"
+        query = {"prompt": "ak by 0", "seed": 5, "methods": [name], "top_k": 3}
+        (method,) = client.predict(**query, api_name="/attribute")["methods"]
+    assert method["name"] == name and len(method["results"]) == 3
+    assert name not in {m["name"] for m in client.predict(api_name="/methods")}
 
 
 def test_generate_returns_the_engine_s_picture(client: Client, site: Site) -> None:
