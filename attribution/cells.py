@@ -210,7 +210,10 @@ def _cells(chunk: _Chunk, grid: Grid) -> np.ndarray:
 
 @torch.inference_mode()
 def batch_errors(denoiser: Denoiser, batch: Batch) -> Tensor:
-    """Squared error averaged over channels, float32 [B, h, w]; its mean is the loss of the cell."""
-    return denoiser.squared_error(batch.latents, batch.cond, batch.noise, batch.timesteps).mean(
-        dim=1
-    )
+    """Squared error averaged over channels, float32 [B, h, w]; its mean is the loss of the cell.
+
+    Layers compute in the denoiser's `precision`.
+    """
+    with denoiser.precision.running(denoiser.device):
+        errors = denoiser.squared_error(batch.latents, batch.cond, batch.noise, batch.timesteps)
+    return errors.mean(dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 METHOD = "abu"
 TOP_K = 24
 
@@ -9,8 +11,16 @@ TOP_K = 24
 STEPS = 50
 GUIDANCE = 3.0
 
-# Candidates each query rescores unless `exhaustive` is asked for; None: every training record.
+# Candidates each query rescores unless `exhaustive` is asked for; None: every training record. They
+# come from these sources in turn, as far as the index has them.
 SHORTLIST: int | None = 512
+SHORTLIST_SOURCES: tuple[str, ...] = ("gradient", "clip")
+
+# Racing: at how many timesteps all that are left are scored, and how many of them then go on (for a
+# top 24; more for more). Who is left after the last wave gets every other timestep.
+RACING: tuple[tuple[int, int], ...] = ((1, 192), (2, 64))
+# Standard errors below the k-th best at which a record is dropped however few are left.
+RACING_CONFIDENCE = 1.5
 
 # Unlearning: the relative loss increase one query is solved for, and what it is measured on.
 RELATIVE_INCREASE = 0.10
@@ -22,3 +32,17 @@ FORGET_OTHERS = 4
 
 # Half width, in timesteps, of the triangle that the timestep slider weighs cells with.
 SLIDER_WIDTH = 250.0
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the exhaustive top 24 that default answers held, over some queries of one index."""
+
+    share: float
+    queries: int
+    index_hash: str
+
+
+# Of SHORTLIST, its sources and RACING above. None: not measured for them yet. The command
+# `python -m evaluation shortlist` prints all of these lines as it measured them.
+SHORTLIST_RECALL: Recall | None = None

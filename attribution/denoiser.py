@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from attribution.pipelines import check_supported, choose_device, load_pipeline, tune
+from attribution.precision import FLOAT32, Precision
 from attribution.regions import placement
 from attribution.types import UserError
 
@@ -37,7 +38,8 @@ class Denoiser:
 
     latent_shape: (C, h, w). resolution: image side in pixels. dtype: the UNet's; errors and losses
     come back in float32 (float64 for a float64 model). alphas_cumprod: ᾱ_t, [n_train_timesteps].
-    objective: what `squared_error` squares; see `with_objective`.
+    objective: what `squared_error` squares; see `with_objective`. precision: what layers compute in
+    while records are scored (attribution.cells); all else runs in `dtype`.
     """
 
     pipeline: Any
@@ -54,6 +56,7 @@ class Denoiser:
     dtype: torch.dtype
     alphas_cumprod: Tensor
     objective: Objective = "loss"
+    precision: Precision = FLOAT32
 
     @classmethod
     def load(

@@ -8,10 +8,10 @@ Candidates run in heats. After each wave the records that cannot reach the top k
 | s² | variance of d over the timesteps, pooled over the records that could go on |
 | bound | mean(d) + confidence · √(s² / n · (1 − n/T)): the mean over all T from the n seen so far |
 
-A record whose bound is below zero is out, and so are all but the best `survivors`. The large
-timesteps go first: their cells vary most between records, so they decide most of the mean, and a
-bound from them is a cautious one. The last heat gives the survivors every other timestep: the
-answer's scores are exact.
+A record whose bound is below zero is out, and so are all but the best `survivors`. First come the
+timesteps whose base losses differ most between records: so do their changes, which then decide most
+of the mean, and a bound from them is a cautious one. (For v models and the loss these are the large
+ones.) The last heat gives the survivors every other timestep: the answer's scores are exact.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import numpy as np
 from attribution.reduce import cells_at, reduce_cells
 from attribution.types import UserError
 
-# (timesteps, survivors) of each wave, as in defaults.RACING.
-Waves = Sequence[tuple[Sequence[int], int]]
+# (timesteps, survivors) of each wave: how many timesteps, or which, and how many go on.
+Waves = Sequence[tuple[int | Sequence[int], int]]
+MOST_RECORDS = 4096
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,28 @@ class Heat:
 
 
 def plan(
-    waves: Waves, timesteps: Sequence[int], k: int, records: int, confidence: float, shown: int
+    waves: Waves,
+    timesteps: Sequence[int],
+    base_loss: np.ndarray,
+    k: int,
+    records: int,
+    confidence: float,
+    shown: int,
 ) -> Race | None:
     """The race of so many candidates at an index's timesteps; None where it would save nothing.
 
-    Wanted timesteps become the nearest there are. Survivors are stated for a top `shown`, and grow
-    with k. UserError for a schedule that is none.
+    base_loss: [N, captions, flips, T], for the order of the timesteps that are only counted; those
+    that are named become the nearest there are. Survivors are stated for a top `shown` and grow
+    with k. UserError as in `check_waves`.
     """
-    _check(waves)
+    check_waves(waves)
     planned: list[tuple[tuple[int, ...], int]] = []
-    free = list(range(len(timesteps)))
+    free = list(by_spread(base_loss))
     for wanted, keep in waves:
-        columns = _nearest(wanted, timesteps, free)
+        if isinstance(wanted, int):
+            columns = tuple(sorted(free[:wanted]))
+        else:
+            columns = _nearest(wanted, timesteps, free)
         if not columns or len(columns) == len(free):
             break
         free = [column for column in free if column not in columns]
@@ -83,6 +94,15 @@ def plan(
     if not planned or planned[-1][1] >= records:
         return None
     return Race(tuple(planned), len(timesteps), k, confidence)
+
+
+def by_spread(base_loss: np.ndarray) -> tuple[int, ...]:
+    """Columns of [N, captions, flips, T] by their standard deviation over records, greatest first;
+    of at most MOST_RECORDS records.
+    """
+    some = base_loss[:: -(-len(base_loss) // MOST_RECORDS) or 1]
+    spread = np.nanstd(some.astype(np.float64), axis=(0, 1, 2))
+    return tuple(int(column) for column in np.argsort(-spread, kind="stable"))
 
 
 def heats(cells: np.ndarray, race: Race, rivals: int, also: np.ndarray) -> Iterator[Heat]:
@@ -154,14 +174,16 @@ def _nearest(
     return tuple(sorted(found))
 
 
-def _check(waves: Waves) -> None:
+def check_waves(waves: Waves) -> None:
+    """UserError for a schedule that is none."""
     numbers: list[object]
     try:
-        numbers = [n for timesteps, keep in waves for n in (*timesteps, keep)]
+        parts = [([n] if isinstance(n, int) else list(n), keep) for n, keep in waves]
+        numbers = [n for part, keep in parts for n in (*part, keep)]
     except (TypeError, ValueError):
         numbers = [None]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         raise UserError(
-            "racing is a list of waves: timesteps that all candidates left run at, and how many "
-            "of them go on, as in [([950], 192), ([750, 850], 64)]"
+            "racing is a list of waves: how many timesteps (or which), and how many candidates go "
+            "on, as in [(1, 192), ([750, 850], 64)]"
         )

@@ -61,7 +61,10 @@ class Attribution:
     losses per cell. rows: int64 [M], the records' row numbers in the index.
     heatmaps: record id -> float32 [h, w] change of squared error per latent cell, for the top
     records only. seconds: stage name -> seconds. params: what reproduces the run. candidates: how
-    many records were scored and how they were chosen (`"exhaustive"` or `"shortlist"`).
+    many records were scored; candidate_source: how they were chosen, `"exhaustive"` or
+    `"shortlist"`, and `"racing"` where only the best of them were scored at every timestep: the
+    scores of the others are estimates below those. control: records that were scored at every
+    timestep beside the candidates, and have no part in their ranking.
     """
 
     method: str
@@ -80,6 +83,7 @@ class Attribution:
     candidates: int = 0
     candidate_source: str = "exhaustive"
     evaluated_cells: int = 0
+    control: Attribution | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from attribution import defaults
 from attribution.denoiser import Objective
 from attribution.methods.context import Context
 from attribution.regions import crop
@@ -56,23 +57,28 @@ def choose(
     rows = context.training_rows(ids)
     if ids is not None:
         return Candidates(rows)
-    orders = _orders(context, query, delta, min(limit or len(rows), len(rows)), objective)
-    if orders and limit is not None and limit < len(rows):
-        chosen = join(list(orders.values()), limit)
-        return Candidates(chosen, limit, sources_of(chosen, orders))
+    found = orders(context, query, delta, min(limit or len(rows), len(rows)), objective)
+    offered = {name: found[name] for name in defaults.SHORTLIST_SOURCES if name in found} or found
+    if offered and limit is not None and limit < len(rows):
+        chosen = join(list(offered.values()), limit)
+        return Candidates(chosen, limit, sources_of(chosen, offered))
     # everything, but the likely ones first: partial answers are good early
-    return Candidates(join([join(list(orders.values()), len(rows)), rows], len(rows)))
+    return Candidates(join([join(list(offered.values()), len(rows)), rows], len(rows)))
 
 
-def _orders(
-    context: Context, query: Query, delta: Mapping[str, Tensor], n: int, objective: Objective
+def orders(
+    context: Context,
+    query: Query,
+    delta: Mapping[str, Tensor],
+    n: int,
+    objective: Objective = "loss",
 ) -> dict[str, np.ndarray]:
-    """source → the rows it offers, best first."""
-    index, orders = context.index, {}
+    """source ("gradient", "clip"), where there is one → the n rows it offers, best first."""
+    index, found = context.index, {}
     if objective == "loss" and context.gradient_query is not None:
         vector = context.gradient_query.vector(delta)
-        orders["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
+        found["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
     if context.clip is not None and index.has_rows(CLIP_ROWS):
         feature = np.asarray(context.clip.images([crop(query)])[0])
-        orders["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
-    return orders
+        found["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
+    return found

@@ -15,6 +15,7 @@ from attribution.denoiser import Denoiser, Objective
 from attribution.fisher import EKFAC, Curvature, DiagonalFisher, Identity
 from attribution.index import Index
 from attribution.methods import needs
+from attribution.precision import Probe
 from attribution.scoring import noise_floor
 from attribution.shortlist import GRADIENT_ROWS, GradientQuery
 from attribution.types import UserError
@@ -30,6 +31,7 @@ class Context:
     denoiser: Denoiser
     index: Index
     clip: Any = None
+    probe: Probe | None = None  # the precision scores are computed in; None: not asked for yet
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # what methods share, by key
     _fishers: dict[Path, DiagonalFisher] = field(default_factory=dict, repr=False)
     _floors: dict[Objective, float] = field(default_factory=dict, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attribution.racing import Race, heats, plan, simulate, survivors
+from attribution.racing import Race, by_spread, heats, plan, simulate, survivors
 from attribution.reduce import reduce_cells, score_cells, timesteps_seen
 from attribution.types import UserError
 
@@ -22,14 +22,18 @@ def field(records=40, seed=0, noise=0.3):
     return cells.astype(np.float32)
 
 
+# base losses that vary more the larger the timestep
+BASE = np.linspace(0.1, 1.0, 10) * np.random.default_rng(9).normal(1, 0.3, size=(50, 1, 2, 1))
+
+
 def race(waves, k=3, confidence=2.0, records=40):
-    return plan(waves, TIMESTEPS, k, records, confidence, shown=k)
+    return plan(waves, TIMESTEPS, BASE, k, records, confidence, shown=k)
 
 
 def test_a_plan_takes_the_nearest_timesteps_and_grows_with_k():
-    found = plan([((940,), 8), ((700, 800), 4)], TIMESTEPS, 24, 500, 2.0, shown=24)
+    found = plan([((940,), 8), ((660, 740), 4)], TIMESTEPS, BASE, 24, 500, 2.0, shown=24)
     assert found.waves == (((9,), 24), ((6, 7), 24))
-    wide = plan([((950,), 192), ((750, 850), 64)], TIMESTEPS, 96, 5000, 2.0, shown=24)
+    wide = plan([((950,), 192), ((750, 850), 64)], TIMESTEPS, BASE, 96, 5000, 2.0, shown=24)
     assert [keep for _, keep in wide.waves] == [768, 256]
     assert wide.rest == (0, 1, 2, 3, 4, 5, 6)
     assert wide.sizes(500) == [(500, 1), (500, 2), (256, 7)]
@@ -40,18 +44,32 @@ def test_a_plan_takes_the_nearest_timesteps_and_grows_with_k():
     [([], 100), ([((950,), 100)], 100), ([((50, 150, 250), 8)], 5), ([((), 8)], 100)],
 )
 def test_a_race_that_saves_nothing_is_none(waves, records):
-    assert plan(waves, TIMESTEPS, 3, records, 2.0, shown=3) is None
+    assert plan(waves, TIMESTEPS, BASE, 3, records, 2.0, shown=3) is None
+
+
+def test_timesteps_that_are_counted_come_in_the_order_of_their_spread():
+    base = BASE[..., ::-1].copy()
+    base[3, :, 0] = np.nan
+    assert by_spread(base) == tuple(range(10))
+    found = plan([(1, 30), (2, 8)], TIMESTEPS, base, 3, 100, 2.0, shown=3)
+    assert found.waves == (((0,), 30), ((1, 2), 8))
+    assert race([(1, 30), ((50,), 20), (1, 8)]).waves == (((9,), 30), ((0,), 20), ((8,), 8))
 
 
 def test_a_wave_that_leaves_no_timestep_is_left_out():
-    found = plan([((100,), 8), ((200, 300), 4)], (100, 200, 300), 2, 50, 2.0, shown=2)
+    found = plan(
+        [((100,), 8), ((200, 300), 4)], (100, 200, 300), BASE[..., :3], 2, 50, 2.0, shown=2
+    )
     assert found.waves == (((0,), 8),) and found.rest == (1, 2)
 
 
-@pytest.mark.parametrize("waves", [3, "ab", [950], [((950,), -1)], [((950,), 2.5)], [(("a",), 4)]])
+@pytest.mark.parametrize(
+    "waves",
+    [3, "ab", [950], [((950,), -1)], [((950,), 2.5)], [(("a",), 4)], [(True, 4)], [(-1, 4)]],
+)
 def test_bad_schedules_are_refused(waves):
     with pytest.raises(UserError, match="racing is a list"):
-        plan(waves, TIMESTEPS, 3, 100, 2.0, shown=3)
+        plan(waves, TIMESTEPS, BASE, 3, 100, 2.0, shown=3)
 
 
 def test_the_bound_by_hand():

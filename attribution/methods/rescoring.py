@@ -1,0 +1,227 @@
+"""The second half of an unlearning method: with Δθ in hand, candidates, races and exact scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from attribution import defaults
+from attribution.methods.answers import ranked, region_params
+from attribution.methods.candidates import Candidates, choose
+from attribution.methods.context import Context
+from attribution.methods.probing import settle
+from attribution.precision import Probe
+from attribution.racing import Race, check_waves, plan
+from attribution.reduce import reduce_cells, score_cells, timesteps_seen
+from attribution.scoring import Scores, score_records
+from attribution.types import Attribution, Progress, Query
+from attribution.unlearning import UnlearnConfig, Unlearned
+
+KIND = "unlearning"
+# A noise floor above this part of the scores' spread: both sides are computed afresh.
+FLOOR_SHARE = 0.05
+
+
+def check_racing(waves: Any) -> None:
+    """UserError for a `racing` that is neither a switch nor a schedule."""
+    if waves is not None and not isinstance(waves, bool):
+        check_waves(waves)
+
+
+@dataclass
+class Rescoring:
+    """One run of a method on one query; `options` as in UnlearningAttributor.run."""
+
+    context: Context
+    method: str
+    query: Query
+    config: UnlearnConfig
+    k: int
+    options: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def steps(
+        self, unlearning: Iterator[Progress | Unlearned], ids: Sequence[str] | None
+    ) -> Iterator[Progress | Attribution]:
+        """Progress, with partial answers while scoring; the Attribution last."""
+        context, objective = self.context, self.config.objective
+        began = time.perf_counter()
+        found = yield from _result(unlearning, Unlearned)
+        self.seconds["unlearn"] = time.perf_counter() - began
+        probe = self._timed("precision", lambda: settle(context, found.delta))
+        limit = None if self.options.get("exhaustive") else self._limit()
+        candidates = self._timed(
+            "shortlist", lambda: choose(context, self.query, found.delta, ids, limit, objective)
+        )
+        floor = self._timed("noise floor", lambda: context.floor(objective))
+        race = self._race(len(candidates.rows), ids)
+        facts = _Facts(found, probe, candidates, race, floor)
+        scores = yield from self._scores(facts)
+        yield self._answer(scores, facts)
+
+    def _limit(self) -> int | None:
+        """Candidates to choose, no fewer than are to be shown; None for all."""
+        limit = self.options.get("shortlist", defaults.SHORTLIST)
+        return max(limit, self.k) if isinstance(limit, int) else limit
+
+    def _race(self, candidates: int, ids: Sequence[str] | None) -> Race | None:
+        """The race of this run, None where every cell is wanted."""
+        waves = self.options.get("racing")
+        whole = self.options.get("exhaustive") or self.options.get("columns") is not None
+        if whole or waves is False or (waves is None and ids is not None):
+            return None
+        waves = defaults.RACING if waves in (None, True) else waves
+        return plan(
+            waves,
+            self.context.index.timesteps,
+            self.context.base_loss(self.config.objective),
+            self.k,
+            candidates,
+            defaults.RACING_CONFIDENCE,
+            defaults.TOP_K,
+        )
+
+    def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = work()
+        self.seconds[stage] = time.perf_counter() - began
+        return result
+
+    def _scores(self, facts: _Facts) -> Generator[Progress | Attribution, None, Scores]:
+        context, index = self.context, self.context.index
+        fresh = self.options.get("fresh_base")
+
+        def stale(scores: Scores) -> bool:
+            share = _floor_share(scores, facts.floor)
+            return share > FLOOR_SHARE if fresh is None else bool(fresh)
+
+        job = score_records(
+            context.denoiser.with_objective(self.config.objective),
+            index,
+            context.base_loss(self.config.objective),
+            facts.candidates.rows,
+            facts.found.delta,
+            index.timesteps,
+            index.seed,
+            also=context.training_rows(self.options.get("also") or ()),
+            race=facts.race,
+            columns=self.options.get("columns"),
+            stale=stale,
+            keep_maps=self.k,
+            texts=context.texts,
+            partial=lambda scores: self._answer(scores, facts),
+        )
+        scores = yield from _result(job, Scores)
+        self.seconds["score"] = scores.seconds
+        return scores
+
+    def _answer(self, scores: Scores, facts: _Facts) -> Attribution:
+        """The candidates, best first, and the records scored beside them."""
+        own = np.isin(scores.rows, facts.candidates.rows)
+        tau, error, flip = score_cells(scores.cells[own])
+        also = self.options.get("also")
+        return ranked(
+            self.method,
+            KIND,
+            self.context.index,
+            scores.rows[own],
+            tau,
+            standard_error=error,
+            flip=flip,
+            cells=scores.cells[own],
+            maps=scores.maps,
+            timesteps=self.context.index.timesteps,
+            noise_floor=facts.floor,
+            seconds=dict(self.seconds),
+            params=self._params(scores, facts, timesteps_seen(scores.cells[own])),
+            candidate_source=facts.source,
+            evaluated_cells=scores.evaluated,
+            control=None if not also else self._control(scores, also, facts.floor),
+        )
+
+    def _control(self, scores: Scores, ids: Sequence[str], floor: float) -> Attribution:
+        """The records asked for along, as an answer of their own."""
+        wanted = np.isin(scores.rows, self.context.training_rows(ids))
+        cells = scores.cells[wanted]
+        tau, error, flip = reduce_cells(cells)
+        return ranked(
+            self.method,
+            KIND,
+            self.context.index,
+            scores.rows[wanted],
+            tau,
+            standard_error=error,
+            flip=flip,
+            cells=cells,
+            timesteps=self.context.index.timesteps,
+            noise_floor=floor,
+            candidate_source="control",
+        )
+
+    def _params(self, scores: Scores, facts: _Facts, seen: np.ndarray) -> dict[str, Any]:
+        """What reproduces the run, and what it reached."""
+        candidates, found, race = facts.candidates, facts.found, facts.race
+        return {
+            **asdict(self.config),
+            "reached": found.reached,
+            "alpha_over_n": found.alpha_over_n,
+            "columns": self.options.get("columns"),
+            "shortlist": candidates.shortlist,
+            "sources": candidates.sources,
+            "racing": None if race is None else self._raced(race, seen),
+            "precision": facts.probe.facts(),
+            "noise_floor_share": _floor_share(scores, facts.floor),
+            "fresh_base": scores.fresh,
+            "note": found.note,
+            **region_params(self.query, "loss"),
+        }
+
+    def _raced(self, race: Race, seen: np.ndarray) -> dict[str, Any]:
+        """The schedule, and how many records ran to the end: the only exact scores."""
+        timesteps = self.context.index.timesteps
+        waves = [
+            {"timesteps": [timesteps[column] for column in columns], "survivors": keep}
+            for columns, keep in race.waves
+        ]
+        finalists = int((seen == len(timesteps)).sum())
+        return {"waves": waves, "confidence": race.confidence, "finalists": finalists}
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known before the first score."""
+
+    found: Unlearned
+    probe: Probe
+    candidates: Candidates
+    race: Race | None
+    floor: float
+
+    @property
+    def source(self) -> str:
+        """Which records were scored, and whether at every timestep."""
+        chosen = "exhaustive" if self.candidates.shortlist is None else "shortlist"
+        if self.race is None:
+            return chosen
+        return "racing" if self.candidates.shortlist is None else "shortlist, racing"
+
+
+def _result(job: Iterator[Any], kind: type[Any]) -> Generator[Progress | Attribution, None, Any]:
+    """Pass on a job's Progress; return the item of `kind` that it ends with."""
+    for item in job:
+        if isinstance(item, kind):
+            return item
+        yield item
+    raise RuntimeError(f"the job ended without {kind.__name__}")
+
+
+def _floor_share(scores: Scores, floor: float) -> float:
+    """The noise floor of a score (a mean of cells) as a part of the scores' spread."""
+    tau, _, _ = score_cells(scores.cells)
+    counted = float(np.isfinite(scores.cells).sum(axis=(1, 3)).max(initial=1))
+    spread = float(np.nanstd(tau)) if np.isfinite(tau).any() else 0.0
+    return floor / counted**0.5 / spread if spread > 0 else 0.0
