@@ -197,4 +197,5 @@ def _mixed(kind: str, called: str, turn: int, group: Sequence[_Drawing], words: 
     artist = words.artist({group[0].artist})
     if turn % 2 == 0 and artist:
         return f"{called}, by {artist}"
-    return f"a {called} and a {words.subject(own)}"
+    subject = words.subject(own)
+    return f"a {called} and {'an' if subject[:1] in 'aeiou' else 'a'} {subject}"
