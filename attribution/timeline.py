@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from attribution.reduce import reduce_cells
+from attribution.reduce import score_cells
 from attribution.types import Attribution, UserError
 
 
@@ -23,18 +23,22 @@ def triangle(timesteps: Sequence[int], centre: float, width: float) -> np.ndarra
 def rerank(attribution: Attribution, centre: float | None, width: float) -> Attribution:
     """The answer with timesteps weighted by a triangle around `centre`; None weighs all alike.
 
-    Records without cells (those a saved example left out) keep their score and come last. Raises
+    Records without a cell there (those a saved example left out, or that a race dropped before)
+    come last: with their score where all timesteps count, with none, NaN, around a centre. Raises
     UserError for a method that has no cells.
     """
     if attribution.cells is None or not attribution.timesteps:
         raise UserError(f"{attribution.method} keeps no timesteps to rank by")
     weights = None if centre is None else triangle(attribution.timesteps, centre, width)
-    scores, errors, flip = reduce_cells(attribution.cells, weights)
+    scores, errors, flip = score_cells(attribution.cells, weights)
     lacking = np.isnan(scores)
-    scores = np.where(lacking, attribution.scores, scores)
+    if centre is None:
+        scores = np.where(lacking, attribution.scores, scores)
     flip = np.where(lacking, attribution.flip, flip)
     order = np.lexsort((-scores, lacking))
-    return _ordered(replace(attribution, scores=scores, standard_error=errors, flip=flip), order)
+    control = attribution.control and rerank(attribution.control, centre, width)
+    view = replace(attribution, scores=scores, standard_error=errors, flip=flip, control=control)
+    return _ordered(view, order)
 
 
 def _ordered(attribution: Attribution, order: np.ndarray) -> Attribution:

@@ -38,14 +38,40 @@ def test_one_timestep_alone_ranks_by_its_column() -> None:
     assert np.array_equal(view.cells[:, 0], original.cells[order][:, 0])
 
 
-def test_records_without_cells_come_last_with_their_score() -> None:
+def test_records_without_cells_come_last() -> None:
     original = answers.attribution()
     cells = original.cells.copy()
     cells[5:] = np.nan
-    view = rerank(replace(original, cells=cells), 450, 10.0)
+    lacking = replace(original, cells=cells)
+    view = rerank(lacking, None, 10.0)
     assert set(view.ids[5:]) == set(original.ids[5:])
     assert np.array_equal(view.scores[5:], original.scores[5:])
-    assert np.isfinite(view.scores).all()
+    around = rerank(lacking, 450, 10.0)
+    assert set(around.ids[5:]) == set(original.ids[5:])
+    assert np.isnan(around.scores[5:]).all() and np.isfinite(around.scores[:5]).all()
+
+
+def test_records_that_a_race_dropped_stay_below_those_it_kept() -> None:
+    """At t = 750 everyone has cells, and dropped ones may have the larger; at 150 they have none"""
+    original = answers.attribution()
+    cells = original.cells.copy()
+    cells[3:, ..., :2] = np.nan
+    cells[3:, ..., 2] += 1.0
+    raced = replace(original, cells=cells)
+    kept = set(original.ids[:3])
+    for centre in (None, 150, 450, 750):
+        view = rerank(raced, centre, 250.0)
+        assert set(view.ids[:3]) == kept, centre
+        there = view.scores[np.isfinite(view.scores)]
+        assert (np.diff(there) <= 0).all()
+    assert np.isnan(rerank(raced, 150, 250.0).scores[3:]).all()
+
+
+def test_the_control_is_ranked_along() -> None:
+    original = answers.attribution()
+    view = rerank(replace(original, control=answers.attribution(seed=1)), 450, 10.0)
+    alone = rerank(answers.attribution(seed=1), 450, 10.0)
+    assert view.control.ids == alone.ids and np.array_equal(view.control.scores, alone.scores)
 
 
 def test_methods_without_cells_say_so() -> None:
