@@ -46,6 +46,7 @@ class Ticket:
 
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
+    dropped: bool = False
 
 
 class Jobs:
@@ -76,6 +77,18 @@ class Jobs:
             ticket.stop.set()
         return any(ticket.started for ticket in tickets)
 
+    def drop(self, visitor: str) -> None:
+        """The visitor has turned to another picture: end all their jobs without a word, so that
+        none writes over what the page shows now.
+        """
+        with self._lock:
+            mine = [
+                t for (who, _), tickets in self._tickets.items() if who == visitor for t in tickets
+            ]
+        for ticket in mine:
+            ticket.dropped = True
+            ticket.stop.set()
+
     def follow(
         self, visitor: str, step: str, work: Callable[[], Iterator[Progress | T]]
     ) -> Iterator[Progress | T | Ended]:
@@ -88,7 +101,8 @@ class Jobs:
         try:
             yield from _watched(work, ticket)
         except (Cancelled, _Stopped):
-            yield Ended("stopped", "Stopped. The model is as it was.")
+            if not ticket.dropped:
+                yield Ended("stopped", "Stopped. The model is as it was.")
         except UserError as error:
             yield Ended("refused", sentence(str(error)))
         except Exception:

@@ -28,6 +28,20 @@ element.addEventListener('click', (event) => {
 });
 """
 
+# Events that answer at once, beside the model's queue.
+AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+
+# What a score is, by a method's kind: its short label, and a sentence.
+KINDS = {
+    "unlearning": (
+        "loss change",
+        "How much worse the model gets at a picture when it forgets yours.",
+    ),
+    "gradient": ("gradient", "How alike a picture and yours pull at the model's weights."),
+    "similarity": ("similarity", "How alike a picture and yours look. The model plays no part."),
+    "control": ("control", "Drawn at random: what finding nothing looks like."),
+}
+
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -125,3 +139,22 @@ class Unit:
     def words(self) -> str:
         """The unit as it stands after a label, e.g. "×10⁻³"; empty when there is none."""
         return f"×10{str(self.exponent).translate(SUPERSCRIPTS)}" if self.exponent else ""
+
+
+def label_of(kind: str) -> str:
+    """A kind's short label: loss change, gradient, similarity or control."""
+    return KINDS.get(kind, (kind, ""))[0]
+
+
+def by_kind(methods: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The registry's methods grouped, kinds in the order of `KINDS`; none is left out."""
+    listed = list(methods)
+    kinds = dict.fromkeys((*KINDS, *(m["kind"] for m in listed)))
+    groups = {kind: [m for m in listed if m["kind"] == kind] for kind in kinds}
+    return {kind: group for kind, group in groups.items() if group}
+
+
+def with_code(line: str) -> str:
+    """A line of text, what stands between backticks as code."""
+    parts = text(line).split("`")
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))

@@ -10,15 +10,19 @@ import gradio as gr
 
 from app.api import add_endpoints
 from app.jobs import MODEL, Ended, Jobs
-from app.markup import picked_id
+from app.markup import block, heading, picked_id
 from app.panels.answer import Answer
+from app.panels.compare import Compare
 from app.panels.examples import Examples
 from app.panels.forget import Forget
+from app.panels.guess import Guess
 from app.panels.header import header
+from app.panels.learn import Learn
 from app.panels.picture import Picture
 from app.panels.run import Run
 from app.panels.share import WHOLE_LINK, Share
-from app.session import Session
+from app.session import Comparison, Session
+from app.status import visitor
 from attribution import defaults, validate
 from attribution.engine import Engine
 from attribution.types import Attribution, Example, Progress, UserError
@@ -44,7 +48,7 @@ class _Page:
     """The panels, laid out, and the flow between them."""
 
     def __init__(self, engine: Engine, jobs: Jobs) -> None:
-        self.engine = engine
+        self.engine, self.jobs = engine, jobs
         self.session = gr.State(Session())
         # A change of these starts a step without a click: a followed link makes its picture, then
         # its answer.
@@ -59,14 +63,27 @@ class _Page:
         with gr.Column(elem_classes="w-step", elem_id="step-answer"):
             self.answer = Answer(engine, self.session)
             self.share = Share(engine)
-        with gr.Column(elem_classes="w-step", elem_id="step-forget"):
-            self.forget = Forget(jobs)
+        with gr.Column(elem_classes="w-step", elem_id="step-further"):
+            block(heading(4, "Look further"))
+            self._further(engine, jobs)
+
+    def _further(self, engine: Engine, jobs: Jobs) -> None:
+        """What goes beyond the one answer, for the same picture."""
+        with gr.Tabs(elem_id="further"):
+            with gr.Tab("Forget", id="forget"):
+                self.forget = Forget(jobs)
+            with gr.Tab("Compare", id="compare"):
+                self.compare = Compare(engine, jobs)
+            with gr.Tab("Guess", id="guess"):
+                Guess(engine, self.examples.saved, self.compare.titles)
+            with gr.Tab("Learn", id="learn"):
+                Learn(engine)
 
     def wire(self, page: gr.Blocks) -> None:
         """Connect the steps. Each starts outside the queue with a word, then waits for its turn on
         the model.
         """
-        picture, run, forget = self.picture, self.run, self.forget
+        picture, run, forget, compare = self.picture, self.run, self.forget, self.compare
         fresh = [
             *(self.session, self.go_attribute, *picture.outputs, *run.step.outputs),
             *(
@@ -75,6 +92,7 @@ class _Page:
                 self.share.row,
                 forget.pictures,
                 *forget.step.outputs,
+                *compare.outputs,
             ),
         ]
         found = [
@@ -85,14 +103,14 @@ class _Page:
             [picture.step.run.click, self.go_generate.change],
             picture.step,
             self._generate,
-            [self.session, picture.prompt, picture.seed],
+            [self.session, compare.state, picture.prompt, picture.seed],
             [*picture.step.outputs, *fresh],
         )
         self._step(
             [picture.use.run.click],
             picture.use,
             self._take_upload,
-            [self.session, picture.upload, picture.upload_prompt],
+            [self.session, compare.state, picture.upload, picture.upload_prompt],
             [*picture.use.outputs, *fresh],
             preprocess=False,
         )
@@ -104,6 +122,8 @@ class _Page:
             found,
         )
         attributed.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
+        joined = [self.session, compare.state, compare.k, compare.picked]
+        attributed.then(compare.joined, joined, compare.outputs, queue=False, **QUIET)
         self._step(
             [forget.step.run.click],
             forget.step,
@@ -111,12 +131,25 @@ class _Page:
             [self.session],
             [*forget.step.outputs, forget.pictures],
         )
+        compared = self._step(
+            [compare.step.run.click],
+            compare.step,
+            compare.compare,
+            [self.session, compare.state, compare.k],
+            compare.outputs,
+        )
+        again = [compare.state, compare.k, compare.picked]
+        compared.then(compare.ranks_again, again, compare.ranks, queue=False, **QUIET)
+        steps = [*picture.step.outputs, *picture.use.outputs]
         form = [picture.prompt, picture.seed, run.method, run.top_k]
-        everything = list(dict.fromkeys([*fresh, *found, *picture.step.outputs, *form]))
-        shown = self.examples.list.select(self._example, None, everything, queue=False, **QUIET)
+        everything = list(dict.fromkeys([*fresh, *found, *steps, *form]))
+        shown = self.examples.list.select(
+            self._example, compare.state, everything, queue=False, **QUIET
+        )
         shown.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
         shown.then(None, js="() => window.whence.reveal('step-answer')", **QUIET)
-        linked = page.load(self._link, self.session, [*everything, self.go_generate], **QUIET)
+        load = [self.session, compare.state]
+        linked = page.load(self._link, load, [*everything, self.go_generate], **QUIET)
         linked.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
 
     def _step(
@@ -132,18 +165,28 @@ class _Page:
         return queued.then(work, inputs, list(dict.fromkeys(outputs)), **QUIET, **MODEL, **more)
 
     def _generate(
-        self, session: Session, prompt: str, seed: float, request: gr.Request
+        self,
+        session: Session,
+        comparison: Comparison,
+        prompt: str,
+        seed: float,
+        request: gr.Request,
     ) -> Iterator[Updates]:
         for updates, made in self.picture.generate(session, prompt, seed, request):
-            yield updates if made is None else {**updates, **self._fresh(made)}
+            yield updates if made is None else {**updates, **self._fresh(made, comparison)}
 
     def _take_upload(
-        self, session: Session, file: dict[str, Any] | None, prompt: str, request: gr.Request
+        self,
+        session: Session,
+        comparison: Comparison,
+        file: dict[str, Any] | None,
+        prompt: str,
+        request: gr.Request,
     ) -> Iterator[Updates]:
         for updates, made in self.picture.take_upload(session, file, prompt, request):
-            yield updates if made is None else {**updates, **self._fresh(made)}
+            yield updates if made is None else {**updates, **self._fresh(made, comparison)}
 
-    def _fresh(self, session: Session) -> Updates:
+    def _fresh(self, session: Session, comparison: Comparison) -> Updates:
         """A new picture: the steps below start over."""
         start = {self.go_attribute: time.monotonic_ns()} if session.link else {}
         return {
@@ -154,6 +197,7 @@ class _Page:
             **self.answer.cleared(),
             **self.share.cleared(),
             **self.forget.cleared(),
+            **self.compare.cleared(comparison),
         }
 
     def _attribute(
@@ -175,18 +219,21 @@ class _Page:
     def _found(self, session: Session) -> Updates:
         return {self.session: session, **self.answer.final(session), **self.share.final(session)}
 
-    def _example(self, event: gr.EventData) -> Updates:
-        return self._show(self.examples.saved[picked_id(event)])
+    def _example(self, comparison: Comparison, event: gr.EventData, request: gr.Request) -> Updates:
+        self.jobs.drop(visitor(request))
+        return self._show(self.examples.saved[picked_id(event)], comparison)
 
-    def _show(self, example: Example) -> Updates:
+    def _show(self, example: Example, comparison: Comparison) -> Updates:
         """A saved example as if it had just been computed."""
         query, answer = example.query, example.attributions[0]
         top_k = min(defaults.TOP_K, self.engine.n_train)
         session = Session().asked(query).answered(answer, top_k)
         return {
-            **self._fresh(session),
+            **self._fresh(session, comparison),
+            **self.compare.saved(comparison, example, top_k),
             **self.picture.show(query),
             **self.picture.step.idle(ready=True),
+            **self.picture.use.idle(ready=True),
             **self.run.step.done("A saved answer. Press Attribute to compute it anew."),
             **self._found(session),
             self.picture.prompt: query.prompt,
@@ -195,7 +242,7 @@ class _Page:
             self.run.top_k: top_k,
         }
 
-    def _link(self, session: Session, request: gr.Request) -> Updates:
+    def _link(self, session: Session, comparison: Comparison, request: gr.Request) -> Updates:
         """Follow ?prompt=&seed=&method=&k=: from a saved example at once, else by making the
         picture again.
         """
@@ -213,7 +260,7 @@ class _Page:
             return {self.session: session}
         example = self.examples.find(prompt, seed, method)
         if example is not None:
-            return self._show(example)
+            return self._show(example, comparison)
         return {
             self.session: Session(link=True),
             self.go_generate: 1,

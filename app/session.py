@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from attribution.types import Attribution, Query
+from attribution.types import Attribution, Correlation, Query
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,50 @@ class Session:
 
     def viewed(self, view: Attribution, centre: float | None) -> Session:
         return replace(self, view=view, centre=centre)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What several methods say of the picture of the session.
+
+    chosen: names of the methods to compare. answers: those at hand, one per method, in the order
+    they came. correlations: of saved answers, computed while they were whole. failed: method → why
+    it has no answer.
+    """
+
+    chosen: tuple[str, ...] = ()
+    answers: tuple[Attribution, ...] = ()
+    correlations: Mapping[tuple[str, str], Correlation] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def fresh(self) -> Comparison:
+        """A new picture: only the choice of methods stays."""
+        return Comparison(self.chosen)
+
+    def choose(self, names: Iterable[str]) -> Comparison:
+        return replace(self, chosen=tuple(dict.fromkeys(names)))
+
+    def answered(self, answer: Attribution) -> Comparison:
+        """One more answer, in the place of the same method's last; its method is chosen. Cells and
+        heat maps, which nothing here shows, are left behind.
+        """
+        name, light = answer.method, replace(answer, cells=None, heatmaps={})
+        return replace(
+            self.choose([*self.chosen, name]),
+            answers=(*(a for a in self.answers if a.method != name), light),
+            correlations={pair: c for pair, c in self.correlations.items() if name not in pair},
+            failed={other: why for other, why in self.failed.items() if other != name},
+        )
+
+    def failing(self, name: str, why: str) -> Comparison:
+        return replace(self, failed={**self.failed, name: why})
+
+    @property
+    def shown(self) -> dict[str, Attribution]:
+        """Answers of the chosen methods, by name."""
+        return {a.method: a for a in self.answers if a.method in self.chosen}
+
+    @property
+    def missing(self) -> list[str]:
+        """Chosen methods without an answer."""
+        return [name for name in self.chosen if name not in self.shown]

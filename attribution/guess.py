@@ -15,9 +15,12 @@ from attribution.compare import ranks_of, scored
 from attribution.types import Attribution, UserError
 
 DRAWINGS = 6
-# The others come from here to the end of the ranking, a share of it, one from each equal part:
-# far enough down that a top that might change places with the first is not called wrong.
-FROM = 0.1
+# The others come from this share of the ranking to its end: far enough down that one which might
+# change places with the first is not called wrong.
+FROM = 0.05
+# So many of them, at most, are what other methods put high: look-alikes that mattered less.
+DECOYS = 2
+HIGH = 24
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,32 @@ class Verdict:
     pick: str | None
 
 
-def choose(answer: Attribution, seed: int) -> Round:
-    """The first of an answer and five of lower rank, shuffled; UserError for fewer than six."""
+def choose(answer: Attribution, seed: int, decoys: Sequence[Attribution] = ()) -> Round:
+    """The first of an answer and five of lower rank, shuffled: some that `decoys`, answers of other
+    methods, put high, the others spread over the ranking. UserError for fewer than six.
+    """
     ids, count = answer.ids, scored(answer)
     if count < DRAWINGS:
         raise UserError(f"a guess needs {DRAWINGS} scored drawings, not {count}")
     dice = random.Random(f"guess {seed} {ids[0]}")
-    first = max(1, min(round(FROM * count), count - (DRAWINGS - 1)))
-    edges = [first + (count - first) * i // (DRAWINGS - 1) for i in range(DRAWINGS)]
-    others = [ids[dice.randrange(low, high)] for low, high in pairwise(edges)]
-    shown = [ids[0], *others]
+    lower = ids[max(1, min(round(FROM * count), count - (DRAWINGS - 1))) : count]
+    shown = [ids[0], *_decoys(lower, decoys, dice)]
+    left = [name for name in lower if name not in shown]
+    parts = DRAWINGS - len(shown)
+    edges = [len(left) * i // parts for i in range(parts + 1)]
+    shown += [left[dice.randrange(low, high)] for low, high in pairwise(edges)]
     dice.shuffle(shown)
     return Round(tuple(shown), ids[0], answer.method)
+
+
+def _decoys(lower: Sequence[str], answers: Sequence[Attribution], dice: random.Random) -> list[str]:
+    """At most one of each answer's top that is among `lower`."""
+    there, found = set(lower), []
+    for answer in answers:
+        high = [name for name in answer.ids[:HIGH] if name in there and name not in found]
+        if high and len(found) < DECOYS:
+            found.append(dice.choice(high))
+    return found
 
 
 def verdicts(game: Round, answers: Sequence[Attribution]) -> list[Verdict]:

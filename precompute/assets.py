@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
         index.run(_index_arguments(world, settings, args.device))
         stale = before != _hash(world) or not any((world / layout.EXAMPLES).glob("*"))
         if stale and not args.no_examples:
-            examples.run(_parsed(examples, "--index", str(world), "--device", args.device))
+            more = ("--device", args.device, "--method", examples.ALL)
+            examples.run(_parsed(examples, "--index", str(world), *more))
     print(byte_table.table(args.root))
 
 

@@ -1,9 +1,10 @@
 """`python -m precompute examples --index DIR`: answers kept with an index, so that the page shows
 them at once.
 
-Each is generated and attributed like any query, then written to `examples/<slug>/`. They name the
-index they were made with, and are refused by any other: run this last, and again after every change
-of model, data or base losses.
+Each is generated and attributed like any query, then written to `examples/<slug>/`: the first
+method's answer whole, further ones in brief. They name the index they were made with, and are
+refused by any other: run this last, and again after every change of model, data or base losses.
+`--method all` takes every method this index can run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from attribution import defaults, layout, validate
 from attribution.engine import Engine
 from attribution.saved import save_example
 from attribution.types import Attribution, Progress, Query, UserError
+
+ALL = "all"
 
 # slug, prompt, seed: families the embedded model draws well, in different hands.
 EXAMPLES: tuple[tuple[str, str, int], ...] = (
@@ -36,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="SLUG", help="remake one of them")
     parser.add_argument("--prompt", help="with --only: make this prompt's example instead")
     parser.add_argument("--seed", default="0", help="of --prompt; default 0")
-    parser.add_argument("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
+    parser.add_argument(
+        "--method",
+        default=defaults.METHOD,
+        metavar="NAME[,NAME...]",
+        help=f"default {defaults.METHOD}; {ALL}: every method there is, {defaults.METHOD} first",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -44,11 +52,20 @@ def run(args: argparse.Namespace) -> None:
     """Make the examples asked for."""
     wanted = _wanted(args)
     engine = Engine(args.index, args.device)
-    methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
+    methods = _methods(engine, args.method)
     for slug, prompt, seed in tqdm(wanted, desc="examples", unit="example"):
         _make(engine, slug, prompt, seed, methods)
     if args.only is None:
         _remove_refused(engine)
+
+
+def _methods(engine: Engine, names: str) -> tuple[str, ...]:
+    """The methods asked for, the first of them to be kept whole."""
+    known = {entry["name"]: entry for entry in engine.methods()}
+    if names != ALL:
+        return validate.methods(names, known)
+    there = [name for name, entry in known.items() if entry["available"]]
+    return tuple(sorted(there, key=lambda name: name != defaults.METHOD))
 
 
 def _remove_refused(engine: Engine) -> None:
@@ -80,5 +97,6 @@ def _make(engine: Engine, slug: str, prompt: str, seed: int, methods: tuple[str,
     folder = engine.index.path / layout.EXAMPLES / slug
     if folder.is_dir():
         shutil.rmtree(folder)
-    result = engine.result(query, answers, k)
-    save_example(folder, query, answers, result, engine.index_hash)
+    first, *further = answers
+    result = engine.result(query, [first], k)
+    save_example(folder, query, [first], result, engine.index_hash, further)

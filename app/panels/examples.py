@@ -23,10 +23,10 @@ class Examples:
         )
 
     def find(self, prompt: str, seed: int, method: str) -> Example | None:
-        """The example that answers a shared link, if one does."""
+        """The example whose whole answer is that of a shared link, if there is one."""
         for example in self.saved.values():
             same = (example.query.prompt, example.query.seed) == (prompt, seed)
-            if same and any(answer.method == method for answer in example.attributions):
+            if same and example.attributions[0].method == method:
                 return example
         return None
 

@@ -1,4 +1,4 @@
-"""Step 4: see it forget. The same prompt and seed at five strengths of unlearning, beside prompts
+"""See it forget. The same prompt and seed at five strengths of unlearning, beside prompts
 that stay.
 """
 
@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from app.jobs import Ended, Jobs
-from app.markup import block, data_uri, heading, text
+from app.markup import block, data_uri, text
 from app.session import Session
 from app.status import Step, visitor
 from attribution.types import Forgetting, OtherPrompt, Progress, UserError
@@ -34,7 +34,6 @@ class Forget:
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
-        block(heading(4, "See it forget"))
         self.step = Step("forget", "See it forget", jobs, ready=False)
         self.pictures = block(EMPTY, elem_id="forgetting")
 

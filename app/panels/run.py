@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.jobs import Ended, Jobs
-from app.markup import block, heading
+from app.markup import AT_ONCE, block, by_kind, heading, label_of
 from app.session import Session
 from app.status import Step, visitor
 from attribution import defaults, validate
@@ -24,13 +24,14 @@ class Run:
     def __init__(self, engine: Engine, jobs: Jobs) -> None:
         self.engine = engine
         self.jobs = jobs
+        self.methods = {m["name"]: m for m in engine.methods()}
         block(heading(2, "Ask where it comes from"))
         with gr.Row(equal_height=True, elem_id="settings"):
             self.method = gr.Dropdown(
-                choices=[(m["title"], m["name"]) for m in engine.methods() if m["available"]],
+                choices=choices(self.methods),
                 value=defaults.METHOD,
                 label="Method",
-                info="AbU unlearns the picture; the others compare.",
+                info=self.explanation(defaults.METHOD),
                 elem_id="method",
                 min_width=220,
             )
@@ -52,7 +53,15 @@ class Run:
                 min_width=220,
             )
         self.step = Step("attribute", "Attribute", jobs, ready=False)
+        self.method.change(self._explain, self.method, self.method, **AT_ONCE)
         self.inputs = [self.method, self.top_k, self.exhaustive]
+
+    def explanation(self, method: str) -> str:
+        """What the chosen method does, in a line."""
+        return self.methods[method]["explanation"] if method in self.methods else ""
+
+    def _explain(self, method: str) -> dict[str, Any]:
+        return gr.update(info=self.explanation(method))
 
     def attribute(
         self, session: Session, method: str, top_k: float, exhaustive: bool, request: gr.Request
@@ -78,3 +87,13 @@ def summary(answer: Attribution) -> str:
     """One line: how many were scored, and how long it took."""
     seconds = sum(answer.seconds.values())
     return f"Done: {answer.candidates:,} training pictures scored in {seconds:.1f} s."
+
+
+def choices(methods: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """(title and kind, name) of the methods that can run here, kind after kind."""
+    groups = by_kind(m for m in methods.values() if m["available"])
+    return [
+        (f"{m['title']} · {label_of(kind)}", m["name"])
+        for kind, group in groups.items()
+        for m in group
+    ]

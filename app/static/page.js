@@ -29,6 +29,34 @@
     const button = step && step.querySelector('button.primary:not([disabled])');
     return visible(button) ? button : null;
   };
+  // On a busy machine the page may not have drawn Stop yet when Escape is pressed: then it is pressed
+  // for the visitor as soon as it appears, if a step was started a moment ago.
+  const PATIENCE = 15000;
+  let started = -Infinity;
+  let waiting = null;
+  const stop = () => [...document.querySelectorAll('.w-stop')].find(visible);
+  const forgetEscape = () => { if (waiting) waiting.disconnect(); waiting = null; };
+  const escape = () => {
+    const button = stop();
+    if (button) { forgetEscape(); button.click(); return true; }
+    if (performance.now() - started > PATIENCE) return false;
+    const until = performance.now() + PATIENCE;
+    forgetEscape();
+    waiting = new MutationObserver(() => {
+      const late = stop();
+      if (late || performance.now() > until) forgetEscape();
+      if (late) late.click();
+    });
+    waiting.observe(document.body, {childList: true, subtree: true, attributes: true});
+    return true;
+  };
+  document.addEventListener('click', (event) => {
+    if (!event.target.closest('button[id$="-run"]')) return;
+    started = performance.now();
+    forgetEscape();
+  }, true);
+  // Captured on the way down: no component of the page can keep the keys to itself. An open list
+  // takes Escape first.
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
       const here = event.target.closest ? event.target.closest('.w-step') : null;
@@ -36,15 +64,16 @@
       const button = primary(inTab) || primary(here) || usable('attribute-run') || usable('generate-run');
       if (button) { event.preventDefault(); button.click(); }
     } else if (event.key === 'Escape') {
-      const button = [...document.querySelectorAll('.w-stop')].find(visible);
-      if (button) { event.preventDefault(); button.click(); }
+      if (event.target.getAttribute?.('aria-expanded') === 'true') return;
+      if (escape()) event.preventDefault();
     }
-  });
+  }, true);
 
   window.whence = {
-    // Mark the open record in the gallery.
-    mark(id) {
-      for (const card of document.querySelectorAll('#gallery .w-card')) {
+    // Mark the open record, in the gallery or in every strip.
+    mark(id) { this.markIn('gallery', id); },
+    markIn(list, id) {
+      for (const card of document.querySelectorAll(`#${list} .w-card`)) {
         if (card.dataset.id === id) card.setAttribute('aria-current', 'true');
         else card.removeAttribute('aria-current');
       }

@@ -20,6 +20,7 @@ import pytest
 from app.launch import launch
 from attribution import layout, saved
 from attribution.engine import Engine
+from attribution.types import Attribution
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
 
 RECORDS = 40
@@ -70,14 +71,17 @@ def tiny_index(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def engine(tiny_index: Path) -> PatientEngine:
-    """The engine, its index with one saved example of its own and one of another index."""
+    """The engine, its index with one saved example of its own, of four methods, and one of another
+    index.
+    """
     engine = PatientEngine(tiny_index, device="cpu")
     *_, query = engine.generate("bn by 3", 11)
-    *_, answer = engine.attribute(query)
+    methods = ("abu", "clip", "pixel", "random")
+    answer, *further = (a for a in engine.attribute(query, methods) if isinstance(a, Attribution))
     result = engine.result(query, [answer])
     for slug, index_hash in (("mine", engine.index_hash), ("foreign", "0" * 64)):
         folder = tiny_index / layout.EXAMPLES / slug
-        saved.save_example(folder, query, [answer], result, index_hash)
+        saved.save_example(folder, query, [answer], result, index_hash, further)
     return engine
 
 

@@ -259,6 +259,77 @@ def test_ctrl_enter_runs_the_step_one_is_in(page: Any) -> None:
     page.wait_for_selector("#attribute-status .w-done")
 
 
+def test_methods_are_compared_and_one_record_is_marked_in_every_strip(
+    page: Any, site: Site
+) -> None:
+    site.engine.pause = 30.0  # any work on the model would outlast the test
+    page.click("#examples button")
+    page.click("role=tab[name=Compare]")
+    page.wait_for_function("document.querySelectorAll('#strips .w-run').length === 4")
+    labels = page.locator("#strips .w-badge").all_inner_texts()
+    assert labels == ["loss change", "similarity", "similarity", "control"]
+    card = page.locator("#strips .w-strip:nth-child(2) li:nth-child(3) button")
+    card.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#ranks tbody tr:nth-child(2) >> text=#3 of 36")
+    marked = page.locator("#strips [aria-current]")
+    page.wait_for_function("document.querySelectorAll('#strips [aria-current]').length > 1")
+    assert page.locator("#strips .w-mark:visible").count() == marked.count()
+    assert len(set(marked.evaluate_all("cards => cards.map(c => c.dataset.id)"))) == 1
+    assert page.locator("#agreement tbody td").count() == 32
+    shot(page, "11-compare")
+
+    site.engine.pause = 0.0
+    generate(page, "ek by 4")
+    assert page.locator("#strips .w-run").count() == 0
+    page.click("#compare-run")
+    page.wait_for_selector("#compare-status .w-done")
+    assert page.locator("#strips .w-run").count() == 4
+    page.click("#compare-similarity label >> text=CLIP text")
+    page.wait_for_function("document.querySelector('#compare-status .w-done') !== null")
+    page.click("#compare-run")
+    page.wait_for_function("document.querySelectorAll('#strips .w-run').length === 5")
+    page.click("role=tab[name=Forget]")
+
+
+def test_a_guess_by_keyboard_and_every_method_explained(page: Any) -> None:
+    page.click("role=tab[name=Guess]")
+    page.locator("#guess li:nth-child(4) button").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#guess .w-verdict")
+    assert page.locator("#guess .w-verdict tbody tr").count() == 4
+    page.wait_for_function(
+        "document.getElementById('announcer').textContent.includes('of 1 right')"
+    )
+    page.wait_for_function("document.activeElement.textContent === 'Next picture'")
+    shot(page, "12-guess")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#guess >> text=Round 2")
+
+    page.click("role=tab[name=Learn]")
+    methods = page.locator("[id^=learn-]")
+    methods.first.wait_for()
+    for i in range(methods.count()):
+        methods.nth(i).locator("button").first.click()
+    page.wait_for_selector("#learn-abu .katex")
+    assert page.locator(".katex-error").count() == 0
+    shot(page, "13-learn")
+    page.click("role=tab[name=Forget]")
+
+
+def test_escape_before_stop_is_drawn_is_heard(page: Any, site: Site) -> None:
+    """A busy machine draws Stop late: here the key comes in the same instant as the click."""
+    site.engine.pause = 1.0
+    page.evaluate(
+        """() => {
+          document.getElementById('attribute-run').click();
+          document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
+        }"""
+    )
+    page.wait_for_selector("#attribute-status .w-stopped")
+    assert page.is_hidden("#attribute-stop")
+
+
 def test_a_phone_needs_no_sideways_scrolling_and_has_a_dark_mode(visit: Visits) -> None:
     page = visit(width=375)
     assert fits(page)
@@ -268,6 +339,10 @@ def test_a_phone_needs_no_sideways_scrolling_and_has_a_dark_mode(visit: Visits) 
     page.wait_for_selector("#forget-status .w-done")
     assert fits(page)
     shot(page, "8-phone-light")
+    for tab in ("Compare", "Guess", "Learn"):
+        page.click(f"role=tab[name={tab}]")
+        page.wait_for_timeout(0.3 * SECONDS)
+        assert fits(page), tab
 
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)

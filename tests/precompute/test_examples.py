@@ -41,6 +41,19 @@ def test_an_example_is_made_remade_and_read(index) -> None:
         load_example(folder, "0" * 64, engine.index.ids)
 
 
+def test_an_example_holds_every_method(index) -> None:
+    command = ["examples", "--index", str(index), "--device", "cpu", "--only", "every"]
+    assert main([*command, "--prompt", "ak", "--method", "all"]) == 0
+    engine = Engine(index, "cpu")
+    example = engine.example("every")
+    there = [m["name"] for m in engine.methods() if m["available"]]
+    assert example.attributions[0].method == "abu" and example.attributions[0].cells is not None
+    assert sorted(a.method for a in example.attributions) == sorted(there)
+    assert len(example.correlations) == len(there) * (len(there) - 1) / 2
+    assert sum(path.stat().st_size for path in (index / layout.EXAMPLES / "every").iterdir()) < 1e5
+    shutil.rmtree(index / layout.EXAMPLES / "every")
+
+
 def test_examples_of_another_index_go_with_a_full_run(index, monkeypatch) -> None:
     folder = index / layout.EXAMPLES
     monkeypatch.setattr(examples, "EXAMPLES", (("two", "bk", 1),))
