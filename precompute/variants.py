@@ -7,8 +7,10 @@ the ablations of unlearning need and an index does not hold.
 one keyed random (t, ε) draw each, the draws of `python -m precompute fisher`; all pairs give the
 very same numbers. Written to extras/, beside the index proper, whose hash stays as it is.
 
-Memory: the model, one batch of gradients and the sums, 12 bytes a weight together. The sums are
-kept on the disk after every 128 samples, which is what a kill costs.
+Memory: the model, one batch of gradients and the sums, 16 bytes a weight together. The sums are
+kept on the disk after every 128 samples, which is what a kill costs. On one core of a CPU a sample
+of the embedded model takes 0.18 s for all 9.4 million weights and 0.04 s for keys and values: 2,048
+of them six minutes, and one.
 """
 
 from __future__ import annotations
@@ -147,8 +149,9 @@ class Job:
                 bar.update(len(batch))
                 if (first + size) % PART == 0:
                     self._keep(first + len(batch))
-        mean = {name: total / len(self.cells) for name, total in self.sums.items()}
-        _save(self.path, DiagonalFisher(mean, len(self.cells)).state())
+        for total in self.sums.values():
+            total /= len(self.cells)
+        _save(self.path, DiagonalFisher(self.sums, len(self.cells)).state())
         self._partial.unlink(missing_ok=True)
         return len(self.cells) - start
 
