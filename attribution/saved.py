@@ -1,6 +1,7 @@
 """EDGE: saved examples, answers that show at once. JSON, PNG and .npy, no pickle, < 100 kB each.
 
-    examples/<slug>/result.json           the contract's result, and `saved`: how to read the arrays
+    examples/<slug>/result.json           the contract's result, and `saved`: how to read the
+                                          arrays, and the records scored as a control
     examples/<slug>/query.png             and region_<i>.png for a region that is a mask
     examples/<slug>/<method>.<array>.npy  rows int32 [M], scores float32 [M], errors float16 [M],
                                           flip int8 [M], cells float16 [best, captions, flips, T],
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +116,35 @@ def _save_arrays(folder: Path, attribution: Attribution) -> dict[str, Any]:
     if a.heatmaps:
         details["heatmap_ids"] = list(a.heatmaps)
         arrays["heatmaps"], details["heatmaps_scale"] = _half(np.stack(list(a.heatmaps.values())))
+    if a.control is not None:
+        details["control"] = _control_to_json(a.control)
     for name, array in arrays.items():
         np.save(folder / f"{a.method}.{name}.npy", array, allow_pickle=False)
     return details
+
+
+def _control_to_json(control: Attribution) -> dict[str, Any]:
+    """A handful of records: lists will do. NaN becomes null."""
+    arrays = {"rows": control.rows, "scores": control.scores, "flip": control.flip}
+    return {**arrays, "errors": control.standard_error, "cells": control.cells}
+
+
+def _control(saved: Mapping[str, Any], whole: Attribution, ids: Ids) -> Attribution:
+    """Back from `_control_to_json`; what is not in there is as in the answer it belongs to."""
+    rows = np.array(saved["rows"], dtype=np.int64)
+    cells = saved["cells"]
+    return replace(
+        whole,
+        ids=tuple(ids(rows)),
+        rows=rows,
+        scores=np.array(saved["scores"], dtype=np.float32),
+        standard_error=np.array(saved["errors"], dtype=np.float32),
+        flip=np.array(saved["flip"], dtype=np.int8),
+        cells=None if cells is None else np.array(cells, dtype=np.float32),
+        heatmaps={},
+        candidates=len(rows),
+        candidate_source="control",
+    )
 
 
 def _half(values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -153,7 +181,7 @@ def _attribution(
     arrays = {name: _array(folder, method["name"], name) for name in ARRAYS}
     rows = _present(arrays["rows"]).astype(np.int64)
     maps = _whole(arrays["heatmaps"], details.get("heatmaps_scale"))
-    return Attribution(
+    whole = Attribution(
         method=method["name"],
         kind=method["kind"],
         ids=tuple(ids(rows)),
@@ -171,6 +199,8 @@ def _attribution(
         candidate_source=method["candidate_source"],
         evaluated_cells=method["evaluated_cells"],
     )
+    control = details.get("control")
+    return whole if control is None else replace(whole, control=_control(control, whole, ids))
 
 
 def _array(folder: Path, method: str, name: str) -> np.ndarray | None:

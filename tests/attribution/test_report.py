@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_example_comes_back(tmp_path: Path) -> None:
         assert np.allclose(saved.cells, original.cells, atol=1e-3 * spread, equal_nan=True)
         assert set(saved.heatmaps) == set(original.heatmaps)
         assert saved.timesteps == original.timesteps and saved.params["steps"] == [1, 2]
+
+
+def test_a_control_comes_back_with_its_example(tmp_path: Path) -> None:
+    original = replace(answers.attribution(), control=answers.attribution(seed=3, scored=2))
+    both = [original, answers.attribution("clip", 3, seed=1)]
+    save_example(tmp_path / "star", answers.query(), both, result(), "a" * 64)
+    saved, other = load_example(tmp_path / "star", "a" * 64, ids).attributions
+    control = original.control
+    assert saved.control.ids == control.ids and np.array_equal(saved.control.rows, control.rows)
+    assert np.array_equal(saved.control.scores, control.scores)
+    assert np.array_equal(saved.control.cells, control.cells, equal_nan=True)
+    assert np.array_equal(saved.control.standard_error, control.standard_error, equal_nan=True)
+    assert saved.control.timesteps == original.timesteps and saved.control.control is None
+    assert other.control is None
 
 
 def test_further_methods_keep_their_best_and_how_they_agree(tmp_path: Path, monkeypatch) -> None:
