@@ -22,6 +22,9 @@ RACING: tuple[tuple[int, int], ...] = ((1, 192), (2, 64))
 # Standard errors below the k-th best at which a record is dropped however few are left.
 RACING_CONFIDENCE = 1.5
 
+# Random records scored beside the candidates, for the page's comparison.
+CONTROL = 8
+
 # Unlearning: the relative loss increase one query is solved for, and what it is measured on.
 RELATIVE_INCREASE = 0.10
 DRAWS = 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -26,6 +27,8 @@ from attribution.forgetting import Drawing, forget_query
 from attribution.images import ImageSource, read_image
 from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
+from attribution.methods.rescoring import measured_recall
+from attribution.precision import Probe, named
 from attribution.timeline import rerank
 from attribution.types import (
     ArtistShare,
@@ -60,12 +63,20 @@ class Engine:
     """
 
     def __init__(
-        self, index_dir: str | Path, device: str = "auto", *, verify: str = "auto"
+        self,
+        index_dir: str | Path,
+        device: str = "auto",
+        *,
+        verify: str = "auto",
+        precision: str = "auto",
     ) -> None:
         """Open `index_dir` and load its model; UserError if that fails.
 
         device: "auto", "cpu" or "cuda". verify: how to check the index, as in Index.open.
+        precision: what scores are computed in, as in attribution.precision; "auto" probes the
+        machine when the first picture is attributed.
         """
+        asked = named(precision)
         self.index = Index.open(index_dir, verify)
         self.manifest: dict[str, Any] = self.index.manifest
         self.index_hash: str = self.index.index_hash
@@ -79,6 +90,7 @@ class Engine:
         self._advice = sampling.recommended(self.index.model_path)
         self._lock = threading.Lock()
         self._context = Context(self.denoiser, self.index)
+        self._context.probe = None if asked is None else Probe(asked)
         self._attributors: dict[str, Any] = {}
         self._about = report.about(self.manifest, self.n_train, self.device)
 
@@ -121,6 +133,7 @@ class Engine:
         methods: Sequence[str] = (defaults.METHOD,),
         top_k: int = defaults.TOP_K,
         exhaustive: bool = False,
+        control: int = 0,
         **params: Any,
     ) -> Iterator[Progress | Attribution]:
         """Run the methods one after another: Progress with partial answers, then the Attribution.
@@ -128,6 +141,8 @@ class Engine:
         params: `shortlist` (int), `relative_increase` (float), and others that the methods name;
         UserError before anything runs for one that some chosen method does not have. A method that
         fails keeps none of the others from answering: its error is raised after the last of them.
+        control: how many random training records to score beside the candidates of a method that
+        has a shortlist, as the answer's `control`.
         """
         names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
         k = validate.top_k(top_k, self.n_train)
@@ -137,7 +152,8 @@ class Engine:
         failures: list[tuple[str, Exception]] = []
         for name in names:
             try:
-                yield from self._alone(self._run(name, query, k, exhaustive, params))
+                more = self._beside(name, query, control)
+                yield from self._alone(self._run(name, query, k, exhaustive, {**params, **more}))
             except Exception as error:
                 if isinstance(error, Cancelled) or len(names) == 1:
                     raise
@@ -203,6 +219,12 @@ class Engine:
         floor = score_floor(attribution.noise_floor, n_cells)
         names = self.index.records["artists"].take(attribution.rows).to_pylist()
         return artist_shares(attribution.ids, attribution.scores, names, floor)
+
+    def recall(self, attribution: Attribution) -> defaults.Recall | None:
+        """Share of the exhaustive answer that such answers held when it was measured; None where
+        this one covers everything, or was made in another way or with another index.
+        """
+        return measured_recall(attribution, self.index_hash)
 
     def suggest_captions(self, image: Image.Image, k: int = 5) -> list[str]:
         """The k training captions nearest to an image in the embedded CLIP; empty where the index
@@ -280,6 +302,14 @@ class Engine:
         self, name: str, query: Query, k: int, exhaustive: bool, params: dict[str, Any]
     ) -> Iterator[Progress | Attribution]:
         return self._attributor(name).run(query, k=k, exhaustive=exhaustive, **params)
+
+    def _beside(self, name: str, query: Query, control: int) -> dict[str, Any]:
+        """The option that has random records scored along, the same for the same picture."""
+        if not control or METHODS[name].kind != "unlearning":
+            return {}
+        seed = zlib.crc32(f"{query.prompt}|{query.seed}".encode())
+        rows = catalogue.random_rows(self.index, control, seed)
+        return {"also": tuple(self.index.ids(rows))}
 
     def _attributor(self, name: str) -> Any:
         """The method's object, built when first asked for; it keeps what its next run can reuse."""
