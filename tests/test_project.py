@@ -79,8 +79,13 @@ def test_every_import_of_the_program_is_required() -> None:
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
 
-# starlette is gradio's own server, spaces is there on Spaces; the others remake data and model.
-EXTRA = {"app": ("starlette", "spaces"), "precompute": ("matplotlib", "resvg_py")}
+# starlette is gradio's own server, spaces is there on Spaces, trak is a peer to compare with; the
+# others remake data and model.
+EXTRA = {
+    "app": ("starlette", "spaces"),
+    "precompute": ("matplotlib", "resvg_py"),
+    "benchmarks": ("trak",),
+}
 
 
 def _is_program(path: Path) -> bool:
