@@ -18,6 +18,8 @@ EXTRAS = "extras.json"
 ENCODERS = "encoders"
 EXTRA_FILES = "extras"
 CORE_STEPS = ("dataset", "latents", "features", "losses", "gradients")
+# The core step of the whole index; its folder has a done.json like a shard's.
+FISHER_STEP = "fisher"
 CURVATURE = "curvature"
 FISHER_DIAGONAL = "fisher_diagonal.safetensors"
 EKFAC = "ekfac.safetensors"

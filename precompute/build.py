@@ -22,7 +22,7 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.integrity import canonical_hash, damage
 from attribution.types import UserError
-from precompute import extras, models
+from precompute import extras, models, timings
 from precompute import manifest as manifests
 from precompute.shards import Work, existing, write_json
 
@@ -83,7 +83,9 @@ class Build:
                     bar.update(work.done()["records"])
                     continue
                 work.sweep()
-                work.finish(step, key, make(work, bar))
+                with timings.timed(self.out, step, work.done()["records"]):
+                    files = make(work, bar)
+                work.finish(step, key, files)
 
     def _forget_stale(self, step: str, inputs: Inputs) -> None:
         """Shards made from other inputs count as not made: a run killed half-way must not leave an

@@ -25,7 +25,7 @@ from attribution.gradients import gradients_from_tokens, layer_tokens, per_sampl
 from attribution.noise import keyed_integers
 from attribution.types import UserError
 from attribution.weights import parameter_names
-from precompute import latents, options
+from precompute import latents, options, timings
 from precompute.build import Build
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, replacing
@@ -160,7 +160,10 @@ def _over_partials(
                 inputs["bases"] = _bases_hash(job)
             key = job.key(name, {**shared, **inputs})
             if not work.is_done(name, key, full=True):
-                _write(work.file(name), make(_batches(job, shard, bar)))
+                # two passes over the same records: only the first counts them
+                records = shard.done()["records"] if name == _FIRST else 0
+                with timings.timed(job.out, STEP, records):
+                    _write(work.file(name), make(_batches(job, shard, bar)))
                 work.finish(name, key, [name])
             else:
                 bar.update(shard.done()["records"])

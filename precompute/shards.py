@@ -87,7 +87,7 @@ class Work:
 
     def step(self, step: str) -> dict[str, Any] | None:
         """What done.json, or extras.json for a step beside the core, says of a step, or None."""
-        note = self.done() if step in layout.CORE_STEPS else self.extras()
+        note = self.done() if _core(step) else self.extras()
         return note["steps"].get(step)
 
     def entry(self, name: str) -> Entry:
@@ -111,7 +111,7 @@ class Work:
 
         What the step wrote before and writes no longer is removed.
         """
-        core = step in layout.CORE_STEPS
+        core = _core(step)
         note = (self.done() if core else self.extras()) | facts
         tables = {name: entry_of(self.file(name)) for name in sorted(files)}
         steps: Mapping[str, Any] = note["steps"] | {step: {"key": key, "files": tables}}
@@ -130,6 +130,11 @@ class Work:
         """Remove what a killed run left half-written."""
         for part in self.folder.rglob("*.part"):
             part.unlink()
+
+
+def _core(step: str) -> bool:
+    """Whether a step is noted in done.json, which the manifest vouches for, not in extras.json."""
+    return step in layout.CORE_STEPS or step == layout.FISHER_STEP
 
 
 def shard(root: Path, number: int) -> Work:

@@ -37,7 +37,7 @@ from attribution.index import Index
 from attribution.integrity import canonical_hash
 from attribution.types import UserError
 from attribution.weights import WEIGHT_SETS, linear_modules, parameter_names
-from precompute import extras
+from precompute import extras, timings
 from precompute.fisher import caption_drawn
 from precompute.latents import FLIPS
 
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> None:
     )
     extras.add_files(args.out, job.step, [job.name])
     spent = time.perf_counter() - began
+    share = made / len(cells)  # the rest was timed by a run that was killed, or not at all
+    timings.add(args.out, job.step, spent, round(share * len(index.train_rows)))
     print(f"{job.path}: {made} samples in {spent:.0f} s, {job.path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -18,6 +18,7 @@ from transformers import (
     ViTModel,
 )
 
+from attribution import layout
 from precompute.__main__ import main
 from tests.tiny import RESOLUTION, TOKENS, tiny_captions, tiny_images, tiny_tokenizer
 
@@ -99,12 +100,13 @@ def make_index(out: Path, model: Path, data: Path, *more: str) -> Path:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below `root`; the manifest without the git revision, which may change while a test
-    runs.
+    """Every file below `root`, but for what making them took; the manifest without the git
+    revision, which may change while a test runs.
     """
     files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     manifest = json.loads(files["manifest.json"])
     manifest["environment"].pop("git_revision")
+    files = {name: data for name, data in files.items() if not name.startswith(layout.TIMINGS)}
     return {**files, "manifest.json": json.dumps(manifest).encode()}
 
 
