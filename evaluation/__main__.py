@@ -34,6 +34,14 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "precision": ("evaluation.precision", "low-precision scores against float32"),
     "abc": ("evaluation.abc", "exemplars of customised models, plain against tuned features"),
+    "knn": (
+        "evaluation.knn",
+        "category and artist of held-out drawings by their neighbours, every encoder",
+    ),
+    "projection": (
+        "evaluation.projection",
+        "what the dimension of the gradient methods' rows costs in rank correlation",
+    ),
     "report": ("evaluation.report", "write evaluation/results/README.md from all results"),
 }
 
