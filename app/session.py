@@ -57,10 +57,11 @@ class Comparison:
         return replace(self, chosen=tuple(dict.fromkeys(names)))
 
     def answered(self, answer: Attribution) -> Comparison:
-        """One more answer, in the place of the same method's last; its method is chosen. Cells and
-        heat maps, which nothing here shows, are left behind.
+        """One more answer, in the place of the same method's last; its method is chosen. Cells, heat
+        maps and controls, which nothing here shows, are left behind.
         """
-        name, light = answer.method, replace(answer, cells=None, heatmaps={})
+        name = answer.method
+        light = replace(answer, cells=None, heatmaps={}, control=None)
         return replace(
             self.choose([*self.chosen, name]),
             answers=(*(a for a in self.answers if a.method != name), light),

@@ -121,7 +121,7 @@ COSTS = ("Method", "Kind", "Scored", "Time", "Kept per training picture", "Preco
 
 def scope(answer: Attribution) -> str:
     """How many training pictures a method scored for this answer."""
-    how = "a shortlist of" if answer.candidate_source == "shortlist" else "all"
+    how = "a shortlist of" if "shortlist" in answer.candidate_source else "all"
     return f"{how} {answer.candidates:,}"
 
 
@@ -130,7 +130,7 @@ def _rank(answer: Attribution, rank: int | None) -> str:
         return f"<b>#{rank:,}</b> of {answer.candidates:,}"
     if len(answer.ids) < answer.candidates:
         return f"after the first {len(answer.ids):,}"
-    return "not on its shortlist" if answer.candidate_source == "shortlist" else "not scored"
+    return "not on its shortlist" if "shortlist" in answer.candidate_source else "not scored"
 
 
 def seconds(value: float) -> str:
