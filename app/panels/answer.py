@@ -15,6 +15,7 @@ from app.panels.gallery import Gallery
 from app.panels.plots import artists_plot, spread_plot
 from app.panels.record import KEEP, RecordView
 from app.session import Session
+from attribution.defaults import Recall
 from attribution.engine import Engine
 from attribution.types import Attribution, Record
 
@@ -198,7 +199,7 @@ class Answer:
         view = session.view
         assert view is not None
         return {
-            self.scope: scope_line(session, self.engine.n_train),
+            self.scope: scope_line(session, self.engine.n_train, self.engine.recall(view)),
             self.cards: self.gallery.cards(view, session.top_k),
             self.table: self.gallery.table(view, session.top_k),
             self.record: self.records.show(session, None),
@@ -207,6 +208,10 @@ class Answer:
         }
 
     def _random(self, answer: Attribution, top_k: int) -> list[Record]:
+        if answer.control is not None:
+            shown, control = set(answer.ids[:top_k]), answer.control
+            drawn = sorted(zip(control.rows.tolist(), control.ids, strict=True))
+            return self.engine.records([name for _, name in drawn if name not in shown][:CONTROLS])
         seed = random.Random(answer.ids[0] if answer.ids else "").randrange(2**31)
         count = min(CONTROLS, max(self.engine.n_train - top_k, 1))
         return self.engine.random_records(count, seed, exclude=answer.ids[:top_k])
@@ -218,18 +223,17 @@ def _step(times: tuple[int, ...]) -> int:
     return max(min(gaps, default=2) // 2, 1)
 
 
-def scope_line(session: Session, n_train: int) -> str:
-    """The picture again, and what was compared with what: an answer from a shortlist says that it
-    is one.
+def scope_line(session: Session, n_train: int, recall: Recall | None = None) -> str:
+    """The picture again, and what was compared with what: an answer from a shortlist or a race says
+    that it is one, and what share of the whole answer such a one was measured to hold.
     """
     answer, query = session.view, session.query
     assert answer is not None and query is not None
-    if answer.candidate_source == "exhaustive" and answer.candidates >= n_train:
-        how = f"All {n_train:,} training pictures were scored."
-    else:
-        how = (
-            f"A shortlist of {answer.candidates:,} of {n_train:,} training pictures was scored; "
-            "one that is not on it cannot appear here."
+    how = _scope(answer, n_train)
+    if recall is not None:
+        how += (
+            f" On {recall.queries} test pictures such answers held {recall.share:.0%} of what "
+            "scoring everything finds."
         )
     meaning = SCORES.get(answer.kind, "")
     when = "" if session.centre is None else f" Ranked around timestep t = {session.centre:g}."
@@ -238,6 +242,23 @@ def scope_line(session: Session, n_train: int) -> str:
     return (
         f'<div class="w-scope"><img src="{data_uri(query.image)}" alt="Your picture">'
         f"<p><b>“{text(query.prompt)}”</b><br>{how}{when}<br>{meaning}{scale}</p></div>"
+    )
+
+
+def _scope(answer: Attribution, n_train: int) -> str:
+    race = answer.params.get("racing")
+    some = sum(len(wave["timesteps"]) for wave in race["waves"]) if race else 0
+    rest = (
+        f" at up to {some} of {len(answer.timesteps)} timesteps, the best {race['finalists']:,} at "
+        "all of them"
+        if race
+        else ""
+    )
+    if answer.candidates >= n_train:
+        return f"All {n_train:,} training pictures were scored{rest}."
+    return (
+        f"A shortlist of {answer.candidates:,} of {n_train:,} training pictures was scored{rest}; "
+        "one that is not on it cannot appear here."
     )
 
 

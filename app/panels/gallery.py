@@ -65,6 +65,9 @@ class Gallery:
         """The control: records drawn at random, with their scores where they were scored."""
         unit = Unit.of(answer.scores)
         scores = dict(zip(answer.ids, answer.scores.tolist(), strict=True))
+        if answer.control is not None:  # at every timestep, whether or not they were candidates
+            control = answer.control
+            scores |= dict(zip(control.ids, control.scores.tolist(), strict=True))
         ranks = {record_id: i + 1 for i, record_id in enumerate(answer.ids)}
         items = "".join(
             f'<li><button type="button" class="w-card" data-id="{text(r.id)}">'
@@ -103,7 +106,8 @@ def thumbnail(record: Record, index_hash: str) -> str:
 def _standing(record_id: str, scores: dict[str, float], ranks: dict[str, int], unit: Unit) -> str:
     if record_id not in scores:
         return "not on the shortlist"
-    return f"<b>#{ranks[record_id]}</b> · {unit.show(scores[record_id])}"
+    score = unit.show(scores[record_id])
+    return f"<b>#{ranks[record_id]}</b> · {score}" if record_id in ranks else f"<b>{score}</b>"
 
 
 def _column(name: str, unit: Unit) -> str:

@@ -72,7 +72,8 @@ class Run:
             if session.query is None:
                 raise UserError("make a picture first")
             k = validate.top_k(top_k, self.engine.n_train)
-            yield from self.jobs.attribute(session.query, (method,), k, exhaustive)
+            control = defaults.CONTROL
+            yield from self.jobs.attribute(session.query, (method,), k, exhaustive, control)
 
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):

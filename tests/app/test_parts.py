@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,17 @@ import pytest
 from app import heatmap
 from app.jobs import OUR_FAULT, Ended, Jobs
 from app.markup import Unit, chips, name_of
+from app.panels.answer import scope_line
 from app.panels.forget import percent
+from app.panels.gallery import Gallery
 from app.panels.plots import artists_plot, spread_plot
+from app.session import Session
 from app.spaces_gpu import gpu
 from app.status import left, progress_line
-from attribution.types import ArtistShare, Attribution, Cancelled, Progress, UserError
+from attribution.defaults import Recall
+from attribution.types import ArtistShare, Attribution, Cancelled, Progress, Query, UserError
+from tests.attribution.answers import record
+from tests.tiny import tiny_images
 
 
 def _nothing(*_: object) -> Iterator[object]:
@@ -91,6 +98,39 @@ def test_the_spread_says_what_it_draws() -> None:
 @pytest.mark.parametrize("scores", [np.zeros(5), np.array([0.3]), np.array([]), np.full(4, -1e-9)])
 def test_the_spread_of_odd_answers(scores: np.ndarray) -> None:
     assert "nan" not in spread_plot(answer(scores), top_k=3)
+
+
+def told(recall: Recall | None = None, **more: object) -> str:
+    """The scope line of an answer over 5 of 90 training pictures, at two timesteps."""
+    cells = np.zeros((5, 1, 2, 2), dtype=np.float32)
+    how = {"timesteps": (50, 550), "candidates": 5, "candidate_source": "shortlist", **more}
+    found = answer(np.ones(5), cells=cells, **how)
+    query = Query("<a> star", tiny_images(1)[0])
+    return scope_line(Session(query=query).answered(found, 3), 90, recall)
+
+
+def test_the_scope_says_what_was_scored() -> None:
+    assert (
+        "All 90" not in told() and "A shortlist of 5 of 90 training pictures was scored;" in told()
+    )
+    assert "All 90 training pictures were scored." in told(candidates=90)
+    race = {"waves": [{"timesteps": [550], "survivors": 3}], "finalists": 3}
+    raced = told(params={"racing": race}, candidate_source="shortlist, racing")
+    assert "at up to 1 of 2 timesteps, the best 3 at all of them; one that is not on it" in raced
+    assert "&lt;a&gt;" in raced and "test pictures" not in raced
+    assert "On 20 test pictures such answers held 97%" in told(Recall(0.968, 20, "a"))
+
+
+def test_the_control_has_scores_of_its_own() -> None:
+    gallery = Gallery(SimpleNamespace(index_hash="0" * 64, record=_nothing))  # type: ignore[arg-type]
+    pictures = [record(1), record(2), record(3)]
+    found = replace(answer(np.array([3.0, 2.0])), ids=("r/1", "r/9"))
+    beside = replace(answer(np.array([1.0])), ids=("r/2",))
+    strip = gallery.strip(pictures, replace(found, control=beside))
+    cards = strip.split("<li>")[1:]
+    assert "<b>#1</b> · 3.00" in cards[0]
+    assert "<b>1.00</b>" in cards[1] and "#" not in cards[1].split("w-label")[1]
+    assert "not on the shortlist" in cards[2]
 
 
 def test_artists_are_escaped_and_counted() -> None:
