@@ -92,7 +92,9 @@ def _make(engine: Engine, slug: str, prompt: str, seed: int, methods: tuple[str,
     *_, query = (item for item in engine.generate(prompt, seed) if isinstance(item, Query))
     k = min(defaults.TOP_K, engine.n_train)
     answers: list[Attribution] = [
-        item for item in engine.attribute(query, methods, k) if not isinstance(item, Progress)
+        item
+        for item in engine.attribute(query, methods, k, control=defaults.CONTROL)
+        if not isinstance(item, Progress)
     ]
     folder = engine.index.path / layout.EXAMPLES / slug
     if folder.is_dir():
