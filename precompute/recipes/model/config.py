@@ -56,9 +56,9 @@ class UnetConfig:
     heads: int = 4
     prediction_type: str = "v_prediction"
     batch_size: int = 32
-    steps: int = 18500
+    steps: int = 14000
     # Linear decay to zero at the end; before it the rate is constant, so training can be extended.
-    decay_steps: int = 3000
+    decay_steps: int = 2500
     warmup_steps: int = 200
     learning_rate: float = 6e-4
     weight_decay: float = 0.01
