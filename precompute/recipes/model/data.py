@@ -15,6 +15,8 @@ from PIL import Image
 from attribution import layout
 from attribution.types import UserError
 
+STAND_INS = 104_729  # keeps the generators of stand-ins apart from those of steps and epochs
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -83,3 +85,20 @@ def batch_rows(n: int, batch_size: int, seed: int, step: int) -> torch.Tensor:
     order = torch.cat([torch.randperm(n, generator=step_generator(seed + 7919, e)) for e in epochs])
     offset = start - epochs[0] * n
     return order[offset : offset + batch_size]
+
+
+def resampled(rows: torch.Tensor, removed: torch.Tensor, seed: int, step: int) -> torch.Tensor:
+    """A batch's row numbers with stand-ins for those of the removed records (bool [n]).
+
+    Every place of the batch has an order of stand-ins of its own, a pure function of (seed, step,
+    place), and takes the first that is not removed: trainings without these or those records see
+    the same batches but for the removed ones. UserError where nothing is left.
+    """
+    if bool(removed.all()):
+        raise UserError("every training record is removed: nothing is left to train on")
+    rows = rows.clone()
+    for place in removed[rows].nonzero().flatten().tolist():
+        g = step_generator(seed + STAND_INS * (place + 1), step)
+        order = torch.randperm(len(removed), generator=g)
+        rows[place] = order[~removed[order]][0]
+    return rows

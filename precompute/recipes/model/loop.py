@@ -44,15 +44,11 @@ def trapezoid(step: int, *, warmup: int, total: int, decay: int) -> float:
     return max(0.0, min(up, down))
 
 
-class Run:
-    """One network's training in a folder: `checkpoint.pt`, `losses.csv`, `training.json`; killed
-    runs resume."""
+class Fit:
+    """A network in training, in memory: optimiser, average, and how many steps are done."""
 
-    def __init__(
-        self, folder: Path, module: nn.Module, config: Any, *, ema_decay: float = 0.0
-    ) -> None:
-        self.folder, self.module, self.config = folder, module, config
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, module: nn.Module, config: Any, *, ema_decay: float = 0.0) -> None:
+        self.module, self.config = module, config
         self.optimizer = torch.optim.AdamW(
             module.parameters(),
             lr=config.learning_rate,
@@ -61,7 +57,39 @@ class Run:
             fused=True,
         )
         self.ema = Ema(module, ema_decay) if ema_decay else None
-        self.step, self.seconds = 0, 0.0
+        self.step = 0
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights to ship: the average when there is one."""
+        return self.ema.shadow if self.ema else self.module.state_dict()
+
+    def update(self, loss_of: StepLoss, factor: float) -> dict[str, float]:
+        """One optimiser step at `factor` of the learning rate; what `loss_of(step)` said, as
+        numbers."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        parts = loss_of(self.step)
+        parts["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.module, self.step)
+        self.step += 1
+        return {k: float(v.detach()) for k, v in parts.items()}
+
+
+class Run(Fit):
+    """One network's training in a folder: `checkpoint.pt`, `losses.csv`, `training.json`; killed
+    runs resume."""
+
+    def __init__(
+        self, folder: Path, module: nn.Module, config: Any, *, ema_decay: float = 0.0
+    ) -> None:
+        super().__init__(module, config, ema_decay=ema_decay)
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.seconds = 0.0
         self._resume()
 
     def fit(self, loss_of: StepLoss, schedule: Callable[[int], float], *, save_every: int) -> None:
@@ -70,18 +98,13 @@ class Run:
         bar = tqdm(total=self.config.steps, initial=self.step, desc=self.folder.name, mininterval=5)
         while self.step < self.config.steps:
             started = time.perf_counter()
-            parts = self._update(loss_of, schedule(self.step))
+            parts = self.update(loss_of, schedule(self.step))
             self.seconds += time.perf_counter() - started
-            self.step += 1
             self._log(parts, bar)
             if self.step % save_every == 0 or self.step == self.config.steps:
                 self.save()
         bar.close()
         self._describe()
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The weights to ship: the average when there is one."""
-        return self.ema.shadow if self.ema else self.module.state_dict()
 
     def save(self) -> None:
         """Writes the checkpoint beside the old one, then renames: a kill leaves one or the
@@ -96,18 +119,6 @@ class Run:
         part = self.folder / "checkpoint.pt.part"
         torch.save(state, part)
         os.replace(part, self.folder / "checkpoint.pt")
-
-    def _update(self, loss_of: StepLoss, factor: float) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
-        parts = loss_of(self.step)
-        parts["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema:
-            self.ema.update(self.module, self.step)
-        return {k: float(v.detach()) for k, v in parts.items()}
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"

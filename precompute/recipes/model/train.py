@@ -4,10 +4,10 @@ name."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
@@ -16,8 +16,8 @@ from precompute.recipes.model.clip import train_clip
 from precompute.recipes.model.config import ModelRecipe
 from precompute.recipes.model.curve import write_curve
 from precompute.recipes.model.data import load_training_set
-from precompute.recipes.model.unet import Latents, text_states, train_unet
-from precompute.recipes.model.vae import latents_of, reconstruction_mse, train_vae
+from precompute.recipes.model.unet import Latents, train_unet, training_latents
+from precompute.recipes.model.vae import reconstruction_mse, train_vae
 
 STAGES = ("vae", "clip", "unet")
 
@@ -48,28 +48,24 @@ def _clip(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
 
 
 def _unet(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
-    vae = AutoencoderKL.from_pretrained(run / "vae" / "model").eval()
+    # as it will be shipped: a retraining from the shipped folder then sees the same latents
+    vae = AutoencoderKL.from_pretrained(run / "vae" / "model").half().float().eval()
     unet = train_unet(_latents(data, run, vae), run / "unet", recipe.unet)
     save_pipeline(out / "model", vae, unet, run / "clip" / "model", recipe)
     shutil.copytree(run / "clip" / "model", out / "clip", dirs_exist_ok=True)
-    _keep_records(run, out / "training")
+    keep_records(run, out / "training")
 
 
 def _latents(data: Path, run: Path, vae: AutoencoderKL) -> Latents:
     folder = run / "clip" / "model"
-    records = load_training_set(data)
     encoder, tokenizer = load_text_tower(folder), CLIPTokenizer.from_pretrained(folder)
-    return Latents(
-        latents=torch.stack([latents_of(vae, records), latents_of(vae, records, flip=True)]),
-        states=text_states(encoder, tokenizer, records.captions),
-        empty=text_states(encoder, tokenizer, ("",))[0],
-    )
+    return training_latents(vae, encoder, tokenizer, load_training_set(data))
 
 
-def _keep_records(run: Path, out: Path) -> None:
+def keep_records(run: Path, out: Path, stages: Sequence[str] = STAGES) -> None:
     """Beside the weights: command, configuration, time, machine and loss curve of every stage."""
     out.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES:
+    for stage in stages:
         write_curve(run / stage / "losses.csv", out / f"{stage}_losses.png")
         for name in ("training.json", "held_out_mse.txt"):
             if (run / stage / name).exists():

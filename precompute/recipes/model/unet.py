@@ -3,17 +3,19 @@ text tower's states."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from precompute.recipes.model.clip import tokenize
 from precompute.recipes.model.config import UnetConfig
-from precompute.recipes.model.data import batch_rows, step_generator
-from precompute.recipes.model.loop import Run, trapezoid
+from precompute.recipes.model.data import TrainingSet, batch_rows, resampled, step_generator
+from precompute.recipes.model.loop import Run, StepLoss, trapezoid
+from precompute.recipes.model.vae import latents_of
 
 
 @dataclass(frozen=True)
@@ -68,24 +70,56 @@ def text_states(
     return torch.cat([text_encoder(part).last_hidden_state for part in tokens.split(256)])
 
 
+def training_latents(
+    vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, records: TrainingSet
+) -> Latents:
+    """What the denoiser of these networks trains on."""
+    return Latents(
+        latents=torch.stack([latents_of(vae, records), latents_of(vae, records, flip=True)]),
+        states=text_states(text_encoder, tokenizer, records.captions),
+        empty=text_states(text_encoder, tokenizer, ("",))[0],
+    )
+
+
+def untrained(data: Latents, config: UnetConfig) -> UNet2DConditionModel:
+    """The UNet that training starts from."""
+    unet = build_unet(config, tuple(data.latents.shape[2:]), data.states.shape[-1])
+    return unet.to(memory_format=torch.channels_last)
+
+
 def train_unet(data: Latents, folder: Path, config: UnetConfig) -> UNet2DConditionModel:
     """Trains or resumes in `folder`; returns the averaged UNet (eval mode)."""
-    unet = build_unet(config, tuple(data.latents.shape[2:]), data.states.shape[-1])
-    unet = unet.to(memory_format=torch.channels_last)
+    unet = untrained(data, config)
     run = Run(folder, unet, config, ema_decay=config.ema_decay)
-    scheduler = build_scheduler(config)
+    run.fit(losses_of(unet, data, config), learning_rate(config), save_every=500)
+    unet.load_state_dict(run.weights())
+    return unet.eval()
 
-    def loss_of(step: int) -> dict[str, torch.Tensor]:
-        return {"loss": diffusion_loss(unet, scheduler, data, config, step)}
+
+def learning_rate(config: UnetConfig) -> Callable[[int], float]:
+    """Factor of the learning rate by step."""
 
     def schedule(step: int) -> float:
         return trapezoid(
             step, warmup=config.warmup_steps, total=config.steps, decay=config.decay_steps
         )
 
-    run.fit(loss_of, schedule, save_every=500)
-    unet.load_state_dict(run.weights())
-    return unet.eval()
+    return schedule
+
+
+def losses_of(
+    unet: UNet2DConditionModel,
+    data: Latents,
+    config: UnetConfig,
+    removed: torch.Tensor | None = None,
+) -> StepLoss:
+    """The loss of each step; removed: bool [n], records that must not be trained on."""
+    scheduler = build_scheduler(config)
+
+    def loss_of(step: int) -> dict[str, torch.Tensor]:
+        return {"loss": diffusion_loss(unet, scheduler, data, config, step, removed)}
+
+    return loss_of
 
 
 def diffusion_loss(
@@ -94,11 +128,14 @@ def diffusion_loss(
     data: Latents,
     config: UnetConfig,
     step: int,
+    removed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean squared error of the batch of `step`; batch, mirror, noise and timesteps depend on
-    (seed, step) only."""
+    (seed, step) only, and stand-ins for removed records take nothing but their place."""
     g = step_generator(config.seed, step)
     rows = batch_rows(data.latents.shape[1], config.batch_size, config.seed, step)
+    if removed is not None:
+        rows = resampled(rows, removed, config.seed, step)
     mirror = torch.randint(0, 2, (len(rows),), generator=g)
     clean = data.latents[mirror, rows]
     noise = torch.randn(clean.shape, generator=g)
@@ -110,4 +147,6 @@ def diffusion_loss(
     if config.prediction_type == "v_prediction":
         target = scheduler.get_velocity(clean, noise, timesteps)
     noisy = noisy.contiguous(memory_format=torch.channels_last)
-    return (unet(noisy, timesteps, states).sample - target).square().mean()
+    where = unet.device
+    output = unet(noisy.to(where), timesteps.to(where), states.to(where)).sample
+    return (output - target.to(where)).square().mean()
