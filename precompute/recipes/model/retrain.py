@@ -33,7 +33,7 @@ def recipe_of(root: Path) -> UnetConfig:
     path = root / RECORD
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: only a model that `python -m precompute train` made can be retrained"
+            f"{path} is missing: only what `python -m precompute train` made can be retrained"
         )
     noted: dict[str, Any] = read_json(path)["config"]
     known = {f.name for f in fields(UnetConfig)}
