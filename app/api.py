@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +23,8 @@ from PIL import Image
 from app.files import Scratch
 from app.jobs import MODEL, OUR_FAULT, Jobs, sentence
 from attribution import validate
+from attribution.detection.protocol import THRESHOLD, Found
+from attribution.detection.registry import AUTO
 from attribution.engine import Engine
 from attribution.images import read_image
 from attribution.report import png_bytes
@@ -34,8 +36,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TOLD = ("name", "kind", "title", "available", "why")
-DETECTORS = ("grounding-dino",)
-NOT_YET = "detection is not available yet"
 
 
 def add_endpoints(engine: Engine, jobs: Jobs) -> None:
@@ -56,14 +56,11 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
 
     @_words_for_errors
     def detect(
-        image: FileData, text: str, threshold: float = 0.3, detector: str = DETECTORS[0]
+        image: FileData, text: str, threshold: float = THRESHOLD, detector: str = AUTO
     ) -> list[dict]:
-        """Boxes of what the text names, in pixels of the image."""
-        served.opened(image)
-        validate.prompt(text)
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-            raise UserError("the threshold has to be a number from 0 to 1")
-        raise UserError(NOT_YET)
+        """Boxes of what the text names, in pixels of the image, best first."""
+        found = _last(jobs.detect(served.opened(image), text, threshold, detector=detector), Found)
+        return [{**asdict(one), "box": list(one.box)} for one in found.detections]
 
     @_words_for_errors
     def attribute(

@@ -61,6 +61,8 @@ class Jobs:
         self.generate = gpu(GPU_SECONDS)(engine.generate)
         self.attribute = gpu(GPU_SECONDS)(engine.attribute)
         self.forget = gpu(GPU_SECONDS)(engine.forget)
+        self.detect = gpu(GPU_SECONDS)(engine.detect)
+        self.word_maps = gpu(GPU_SECONDS)(engine.word_maps)
         self.suggest_captions = gpu(GPU_SECONDS)(engine.suggest_captions)
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, str], deque[Ticket]] = defaultdict(deque)

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults, report, validate
+from attribution.detection import words
 from attribution.images import read_image
 from attribution.types import Attribution, Progress, Query, Region, UserError
 
@@ -62,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--image", metavar="FILE", help="attribute this picture instead")
     add("--region", action="append", metavar="x0,y0,x1,y1", help="a box in pixels; repeatable")
     add("--mask", metavar="FILE", help="an image of the picture's proportions, white = region")
+    add(
+        "--detect",
+        metavar="TEXT",
+        help="what to look for, as in 'stop sign': its boxes are regions",
+    )
+    add("--detector", default="auto", metavar="NAME", help="default: the first that can be used")
+    add("--threshold", type=float, default=0.3, metavar="T", help="least score of a detected box")
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
     add("--top-k", metavar="K", help=f"default {defaults.TOP_K}, or all records if there are fewer")
     add("--exhaustive", action="store_true", help="score every training record, no shortlist")
@@ -90,10 +98,14 @@ def _run(args: argparse.Namespace) -> None:
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
     size = picture.size if picture else (engine.resolution, engine.resolution)
     regions = _regions(args, size)
+    if args.detect is not None:
+        words.phrases(args.detect)
     if picture is not None:
         query = engine.upload(picture, prompt)
     else:
         query = _last(engine.generate(prompt, validate.seed(args.seed)), Query)[0]
+    if args.detect is not None:
+        regions = validate.regions((*regions, *_detected(engine, query, args)), size)
     query = replace(query, regions=regions)
     answers: list[Attribution] = []
     try:
@@ -110,6 +122,17 @@ def _regions(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Region, .
     boxes = [text.split(",") for text in args.region or ()]
     masks = () if args.mask is None else (validate.mask(args.mask, size),)
     return validate.regions((*boxes, *masks), size)
+
+
+def _detected(engine: Engine, query: Query, args: argparse.Namespace) -> list[Region]:
+    """A region for each box found; UserError where nothing was."""
+    from attribution.detection.protocol import Found
+
+    job = engine.detect(query, args.detect, args.threshold, detector=args.detector)
+    boxes = [one.box for one in _last(job, Found)[0].detections]
+    if not boxes:
+        raise UserError(f"no {args.detect!r} found in the picture: try a lower --threshold")
+    return [Region(box) for box in boxes]
 
 
 def _write(

@@ -22,6 +22,10 @@ from attribution import catalogue, defaults, layout, report, sampling, saved, va
 from attribution.artists import artist_shares, score_floor
 from attribution.costs import Cost, cost
 from attribution.denoiser import Denoiser
+from attribution.detection.attention import WordMaps
+from attribution.detection.desk import Desk
+from attribution.detection.protocol import TEXT_THRESHOLD, THRESHOLD, Found
+from attribution.detection.registry import AUTO, ENCODER, Setup
 from attribution.features import ClipEncoder
 from attribution.forgetting import Drawing, forget_query
 from attribution.images import ImageSource, read_image
@@ -187,6 +191,29 @@ class Engine:
             forget_query(self.denoiser, query, job, timesteps, strengths, drawing)
         )
 
+    def detectors(self) -> list[dict[str, Any]]:
+        """Every detector as {name, title, explanation, source, available, why, default}."""
+        return self._desk.listed()
+
+    def detect(
+        self,
+        picture: Query | ImageSource,
+        text: str = "",
+        threshold: float = THRESHOLD,
+        text_threshold: float = TEXT_THRESHOLD,
+        detector: str = AUTO,
+    ) -> Iterator[Progress | Found]:
+        """Progress, then the boxes in pixels of what `text` names, by default the prompt's nouns.
+
+        picture: a query or any image. UserError before anything runs for bad input.
+        """
+        job = self._desk.detect(picture, text, threshold, text_threshold, detector)
+        yield from self._alone(job)
+
+    def word_maps(self, query: Query) -> Iterator[Progress | WordMaps]:
+        """Progress, then where the model looked for each word of the query's prompt."""
+        yield from self._alone(self._desk.word_maps(query))
+
     # ------------------------------------------------------------------------------------- answers
 
     def rerank(
@@ -272,13 +299,17 @@ class Engine:
 
     def link(self, query: Query, method: str, top_k: int) -> dict[str, str]:
         """Parameters of the page's address that reproduce a generated query: prompt, seed, method,
-        k.
+        k, and region where there are boxes.
         """
         if query.seed is None:
             raise UserError(
                 "an uploaded picture has no link: only its prompt and seed would fit in one"
             )
-        return {"prompt": query.prompt, "seed": str(query.seed), "method": method, "k": str(top_k)}
+        if any(region.mask is not None for region in query.regions):
+            raise UserError("a painted part has no link: only boxes would fit in one")
+        link = {"prompt": query.prompt, "seed": str(query.seed), "method": method, "k": str(top_k)}
+        boxes = (",".join(f"{value:.10g}" for value in region.box) for region in query.regions)
+        return {**link, "region": ";".join(boxes)} if query.regions else link
 
     @cached_property
     def clip(self) -> ClipEncoder | None:
@@ -287,6 +318,12 @@ class Engine:
         return None if path is None else ClipEncoder.load(path, self.denoiser.device)
 
     # -------------------------------------------------------------------------------------- inside
+
+    @cached_property
+    def _desk(self) -> Desk:
+        own = self.index.encoder(ENCODER)
+        revision = self.index.extras.encoders.get(ENCODER, {}).get("revision")
+        return Desk(Setup(self.denoiser, own, revision))
 
     def _alone(self, job: Iterator[T]) -> Iterator[Progress | T]:
         """The items of `job` while nobody else uses the model."""

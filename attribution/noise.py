@@ -25,6 +25,7 @@ NAMESPACES = (
     "fisher",
     "train-gradient",
     "evaluation",
+    "attention",
 )
 
 

@@ -169,6 +169,11 @@ def strength(value: object) -> float:
     return _number(value, "a strength of forgetting", 0.0, 10.0)
 
 
+def threshold(value: object) -> float:
+    """The least score of a detection, 0 to 1."""
+    return _number(value, "the threshold", 0.0, 1.0)
+
+
 def _number(value: object, name: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise UserError(f"{name} has to be a number from {low:g} to {high:g}, not {_short(value)}")

@@ -1,6 +1,6 @@
 """EDGE: the authors' own package, groundingdino-py 0.4.0, as an optional detector.
 
-    pip install --no-deps -r requirements-groundingdino.txt     # docs/detection.md has the whole story
+    pip install -r requirements-groundingdino.txt           # after reading docs/detection.md
     export WHENCE_GROUNDINGDINO_WEIGHTS=groundingdino_swint_ogc.pth
 
 The package was written for transformers 4: `repaired` lends BertModel the three methods that

@@ -30,9 +30,12 @@ _BEFORE_ARTICLE = re.compile(rf"\s+{_JOINTS}\s+(?={_ARTICLES}\s)")
 _AND = re.compile(r"\s+(?:and|&|or)\s+")
 # "white and black swans" is one object: the word before "and" describes what follows.
 _DESCRIBES = frozenset(
-    "black white grey gray red green blue yellow orange purple pink brown golden silver forward"
-    " left right up down big small large little old young hot cold round square long short dark"
-    " light".split()
+    {
+        *("black", "white", "grey", "gray", "red", "green", "blue", "yellow", "orange", "purple"),
+        *("pink", "brown", "golden", "silver", "forward", "left", "right", "up", "down", "big"),
+        *("small", "large", "little", "old", "young", "hot", "cold", "round", "square", "long"),
+        *("short", "dark", "light"),
+    }
 )
 _MANNERS = frozenset({"black and white", "white on black", "black on white", "silhouette"})
 

@@ -1,0 +1,69 @@
+"""The detectors of one engine: opened when first asked for, then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attribution.detection import words
+from attribution.detection.attention import NAME as ATTENTION
+from attribution.detection.attention import Attention, WordMaps
+from attribution.detection.protocol import TEXT_THRESHOLD, THRESHOLD, Detector, Found
+from attribution.detection.registry import AUTO, DETECTORS, Setup, choose, listed
+from attribution.images import ImageSource, read_image
+from attribution.types import Progress, Query, UserError
+from attribution.validate import threshold as checked
+
+
+class Desk:
+    """Takes a picture and words, asks the detector of that name."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._open: dict[str, Detector] = {}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """See `registry.listed`."""
+        return listed(self.setup)
+
+    def detect(
+        self,
+        picture: Query | ImageSource,
+        text: str = "",
+        threshold: float = THRESHOLD,
+        text_threshold: float = TEXT_THRESHOLD,
+        detector: str = AUTO,
+    ) -> Iterator[Progress | Found]:
+        """Progress, then what was found. text: empty for the nouns of the query's prompt.
+
+        Everything given is checked before anything runs; UserError for what cannot work.
+        """
+        name = choose(detector, self.setup)
+        floors = checked(threshold), checked(text_threshold)
+        if isinstance(picture, Query):
+            query, wanted = picture, wanted_in(picture, text)
+        else:
+            wanted = words.phrases(text)
+            query = Query(", ".join(wanted), read_image(picture))
+        return self._detector(name).run(query, words.as_prompt(wanted), *floors)
+
+    def word_maps(self, query: Query) -> Iterator[Progress | WordMaps]:
+        """Progress, then where the model looked for each word of the query's prompt."""
+        detector = self._detector(ATTENTION)
+        assert isinstance(detector, Attention)
+        return detector.maps(query)
+
+    def _detector(self, name: str) -> Detector:
+        if name not in self._open:
+            self._open[name] = DETECTORS[name].build(self.setup)
+        return self._open[name]
+
+
+def wanted_in(query: Query, text: str) -> tuple[str, ...]:
+    """The phrases asked for, by default the nouns of the prompt; UserError where it has none."""
+    if text.strip():
+        return words.phrases(text)
+    found = words.nouns(query.prompt)
+    if not found:
+        raise UserError("the prompt names nothing to look for: type what to detect")
+    return found
