@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from transformers import BertTokenizer, GroundingDinoForObjectDetection
 from attribution.detection.boxes import centres
 from attribution.detection.grounding_dino import encode
 from attribution.detection.registry import ENCODER
+from attribution.types import UserError
 from precompute.extras import install_encoder
 from precompute.recipes.detector.compose import Example, augmented, examples
-from precompute.recipes.detector.config import DetectorConfig
+from precompute.recipes.detector.config import RECIPES, DetectorConfig
 from precompute.recipes.detector.data import DetectionSet, load_detection_set
 from precompute.recipes.detector.loss import Targets, detection_loss
 from precompute.recipes.detector.network import (
@@ -35,11 +37,16 @@ STAGE = "detector"
 SAVE_EVERY = 250
 
 
-def run_detector(data: Path, run: Path, out: Path, config: DetectorConfig) -> Path:
+def run_stage(data: Path, run: Path, out: Path, recipe: str, steps: int | None) -> Path:
     """Train or resume in `run/detector`, then install the model as the index's encoder "detector".
 
-    Returns the model's folder in the index at `out`.
+    steps: another number than the recipe's. Returns the model's folder in the index at `out`.
+    UserError for a recipe without a detector.
     """
+    if recipe not in RECIPES:
+        raise UserError(f"no detector in the recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    config = RECIPES[recipe]
+    config = config if steps is None else replace(config, steps=steps)
     folder = run / STAGE
     network, tokenizer = train_detector(load_detection_set(data), folder, config)
     model = folder / "model"
