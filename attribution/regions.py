@@ -17,7 +17,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,11 +26,17 @@ from torch import Tensor
 
 from attribution.types import Query, Region
 
-if TYPE_CHECKING:  # the denoiser itself places pictures by `placement`
-    from attribution.denoiser import Denoiser
-
 FULL = 255
 Box = tuple[float, float, float, float]
+
+
+class Latent(Protocol):
+    """What has latents of one shape (C, h, w); a Denoiser, which itself places pictures by
+    `placement`.
+    """
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]: ...
 
 
 def placement(size: tuple[int, int]) -> tuple[int, int, int]:
@@ -40,7 +46,7 @@ def placement(size: tuple[int, int]) -> tuple[int, int, int]:
     return side, (side - width) // 2, (side - height) // 2
 
 
-def query_weights(denoiser: Denoiser, query: Query) -> Tensor | None:
+def query_weights(denoiser: Latent, query: Query) -> Tensor | None:
     """Latent-cell weights [h, w] of the query's regions; None for the whole picture."""
     _, height, width = denoiser.latent_shape
     return latent_weights(query.regions, query.image.size, (height, width))
