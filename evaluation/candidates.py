@@ -1,34 +1,79 @@
-"""Every source of candidates a shortlist can have: rows in the order it would offer them."""
+"""Every source of candidates a shortlist can have, and what each offers of an exhaustive answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from attribution.shortlist import (
-    CLIP_ROWS,
-    GRADIENT_ROWS,
-    clip_candidates,
-    gradient_candidates,
-    join,
-)
+from attribution.methods import candidates
+from attribution.shortlist import join
+from attribution.types import Query
 from evaluation.answers import Answers
+from evaluation.queries import Asked
 
+# "join" takes the others in turn.
 SOURCES = ("gradient", "clip", "join")
+BLOCKS = 8
 
 
 def orders(
-    answers: Answers, image: Image.Image, delta: Mapping[str, Tensor], n: int
+    answers: Answers, query: Asked, delta: Mapping[str, Tensor], n: int
 ) -> dict[str, np.ndarray]:
     """source → the first `n` rows it offers for a picture and its Δθ, by the library's own code."""
-    index, found = answers.index, {}
-    if (gradients := answers.context.gradient_query) is not None:
-        vector = gradients.vector(delta)
-        found["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
-    if answers.context.clip is not None and index.has_rows(CLIP_ROWS):
-        feature = answers.context.clip.images([image])[0].numpy()
-        found["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
+    asked = Query(query.prompt, query.image)
+    found = candidates.orders(answers.context, asked, delta, n)
     return {**found, "join": join(list(found.values()), n)}
+
+
+def recalls(
+    truth: np.ndarray, offered: Mapping[str, np.ndarray], sizes: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """source → size → share of the rows `truth` among the source's first `size` rows."""
+    return {
+        source: {str(size): round(share(truth, rows[:size]), 4) for size in sizes}
+        for source, rows in offered.items()
+    }
+
+
+def share(truth: np.ndarray, rows: np.ndarray) -> float:
+    """Share of `truth` that is in `rows`."""
+    return float(np.isin(truth, rows).mean())
+
+
+def block_products(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Inner products of gradient rows [n, flips, d] with a query [d], over BLOCKS equal blocks of
+    their coordinates: float32 [n, flips, BLOCKS], or one block where d cannot be divided.
+    """
+    count = BLOCKS if len(query) % BLOCKS == 0 else 1
+    parts = query.astype(np.float32).reshape(count, -1)
+    made = []
+    for some in np.array_split(rows, max(1, len(rows) // 1024)):
+        blocks = some.astype(np.float32).reshape(*some.shape[:2], count, -1)
+        made.append(np.einsum("nfbd,bd->nfb", blocks, parts))
+    return np.concatenate(made)
+
+
+def recalls_by_dimension(
+    products: np.ndarray, dim: int, rows: np.ndarray, truth: np.ndarray, sizes: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """dimension → size → recall of gradient rows of fewer dimensions, from `block_products`.
+
+    The projection's coordinates are a random choice without order, so that any d' of them are a
+    projection to d' dimensions (times √(d/d'), which moves no rank). Means over the disjoint groups
+    that the stored coordinates hold: of fewer dimensions there are more of them.
+    """
+    count = products.shape[-1]
+    found: dict[str, dict[str, float]] = {}
+    width = 1
+    while width <= count:
+        groups = products.reshape(*products.shape[:2], count // width, width).sum(axis=-1)
+        best = groups.max(axis=1)
+        ranked = [rows[np.argsort(-best[:, g], kind="stable")] for g in range(best.shape[1])]
+        found[str(dim * width // count)] = {
+            str(size): round(float(np.mean([share(truth, order[:size]) for order in ranked])), 4)
+            for size in sizes
+        }
+        width *= 2
+    return found

@@ -1,11 +1,12 @@
-"""Recall@24 of each source of candidates against the exhaustive answers that are kept.
+"""What shortlists and races hold of the exhaustive answers that are kept: recall@24 and forwards.
 
 python -m evaluation exhaustive --queries 20
 python -m evaluation shortlist --queries 20
 
-Prints recall for 128, 256, 512 and 1024 candidates and the smallest shortlist with recall >= 0.95:
-the default. The last rows are no source of candidates but say what racing can save: everyone's
-score at a few timesteps first, and how far down that ranking the answer reaches.
+Prints recall for each source of candidates at 128, 256, 512 and 1024 of them; for the gradient rows
+also at fewer dimensions than are stored; and, replayed on the stored cells by the library's own
+rule, what racing schedules find among those candidates and among everyone. The default is the
+cheapest of all with recall >= 0.95; the last lines are what to write into attribution/defaults.py.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from attribution.scoring import reduce_cells
+from attribution import defaults
+from attribution.shortlist import GRADIENT_ROWS
 from attribution.types import UserError
 from evaluation import candidates, exhaustive
 from evaluation.answers import Answers
+from evaluation.candidates import SOURCES
+from evaluation.queries import Asked
 from evaluation.results import Figure, Summary
+from evaluation.schedules import SCHEDULES, Stored, label
 from evaluation.statistics import mean_error
 from evaluation.world import world_of
 
 SIZES = (128, 256, 512, 1024)
 TOP_K = 24
 TARGET = 0.95
-FEW = ((150, 450, 750), (250, 750), (450,))
+# The column of everyone: a race needs no shortlist.
+EVERYONE = "all"
+# (schedule, source, size) → (mean recall, mean forwards of a query)
+Kind = tuple[str, str, str]
+Means = Mapping[Kind, tuple[float, float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,89 +54,198 @@ def run(args: argparse.Namespace) -> None:
     complete = [q for q in asked if _complete(lines.get(q.key, []), grid)]
     if not complete:
         raise UserError("no exhaustive answer at these timesteps: run the verb exhaustive first")
-    settings = {"exhaustive": kept.run, "timesteps": grid, "sources": list(candidates.SOURCES)}
+    settings = {
+        "exhaustive": kept.run,
+        "timesteps": grid,
+        "sources": list(SOURCES),
+        "schedules": [label(waves) for waves in SCHEDULES],
+        "confidence": defaults.RACING_CONFIDENCE,
+        "n_train": len(answers.index.train_rows),
+    }
     results = answers.world.results(args, "shortlist", settings)
     for query in tqdm(complete, desc="queries", disable=None):
-        if query.key in results.units:
-            continue
-        truth, few = _truth(args, answers, kept.run, lines[query.key], grid)
-        delta, _ = exhaustive.delta_of(args, answers, kept, query)
-        orders = candidates.orders(answers, query.image, delta, max(SIZES))
-        results.add(query.key, prompt=query.prompt, recall=recalls(truth, {**orders, **few}))
+        if query.key not in results.units:
+            stored = _stored(args, answers, kept.run, lines[query.key], grid)
+            delta, _ = exhaustive.delta_of(args, answers, kept, query)
+            results.add(query.key, prompt=query.prompt, **_line(answers, query, delta, stored))
 
 
 def _complete(lines: Sequence[Mapping[str, Any]], grid: Sequence[int]) -> bool:
     return set(grid) <= {line["timestep"] for line in lines}
 
 
-def _truth(
+def _stored(
     args: argparse.Namespace,
     answers: Answers,
     run: str,
     lines: list[dict[str, Any]],
     grid: Sequence[int],
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Rows of the exhaustive top 24, and all rows ranked by a few timesteps only."""
-    index = answers.index
+) -> Stored:
+    """A query's exhaustive answer at the timesteps asked for."""
+    index, columns = answers.index, answers.columns(grid)
     cells = exhaustive.load_cells(args.results, run, lines, index.timesteps)
-    whole = ranked(cells, answers.columns(grid), index.train_rows)
-    few = {
-        f"racing at t = {', '.join(map(str, steps))}": ranked(
-            cells, answers.columns(steps), index.train_rows
-        )
-        for steps in FEW
-        if set(steps) < set(grid)
+    base = index.base_loss[..., columns]
+    return Stored(cells[..., columns], index.train_rows, grid, base, TOP_K)
+
+
+def _line(answers: Answers, query: Asked, delta: Any, stored: Stored) -> dict[str, Any]:
+    """All that is measured of one query."""
+    everyone, truth = len(stored.rows), stored.truth
+    offered = candidates.orders(answers, query, delta, everyone)
+    pools = {source: {str(n): rows[:n] for n in SIZES} for source, rows in offered.items()}
+    pools["join"][EVERYONE] = stored.rows
+    races = {
+        label(waves): {
+            source: {size: stored.raced(rows, waves) for size, rows in sizes.items()}
+            for source, sizes in pools.items()
+        }
+        for waves in SCHEDULES
     }
-    return whole[:TOP_K], few
+    return {
+        "recall": candidates.recalls(truth, offered, SIZES),
+        "dimensions": _by_dimension(answers, delta, truth) if "gradient" in offered else {},
+        "races": races,
+    }
 
 
-def ranked(cells: np.ndarray, columns: Sequence[int], rows: np.ndarray) -> np.ndarray:
-    """`rows` by descending score over some columns of their cells [n, captions, flips, T]."""
-    scores = reduce_cells(cells[..., list(columns)])[0]
-    return rows[np.argsort(-scores, kind="stable")]
+def _by_dimension(answers: Answers, delta: Any, truth: np.ndarray) -> dict[str, dict[str, float]]:
+    index, gradients = answers.index, answers.context.gradient_query
+    assert gradients is not None
+    vector, rows = gradients.vector(delta), index.train_rows
+    products = candidates.block_products(index.rows(GRADIENT_ROWS, rows), vector)
+    return candidates.recalls_by_dimension(products, len(vector), rows, truth, SIZES)
 
 
-def recalls(truth: np.ndarray, orders: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """source → size → share of `truth` among the source's first `size` rows."""
-    found = {}
-    for source, rows in orders.items():
-        hits = {str(size): np.isin(truth, rows[:size]).mean() for size in SIZES}
-        found[source] = {size: round(float(share), 4) for size, share in hits.items()}
-    return found
+# ------------------------------------------------------------------------------------- the summary
 
 
 def smallest(means: Mapping[str, Mapping[str, float]]) -> tuple[int, str] | None:
     """(size, source) of the smallest shortlist with recall >= 0.95, the best of that size."""
     for size in SIZES:
-        sources = [source for source in candidates.SOURCES if source in means]
+        sources = [source for source in SOURCES if source in means]
         best = max(sources, key=lambda source: means[source][str(size)])
         if means[best][str(size)] >= TARGET:
             return size, best
     return None
 
 
+def cheapest(means: Means) -> Kind | None:
+    """The kind of answer with the fewest forwards and recall >= 0.95, the best of those."""
+    good = [kind for kind, (recall, _) in means.items() if recall >= TARGET]
+    # of equals a plain one: races that a small set makes pointless cost the same
+    return min(good, key=lambda k: (means[k][1], -means[k][0], k[0] != label(())), default=None)
+
+
+def race_means(units: Sequence[Mapping[str, Any]]) -> Means:
+    """Means over the queries, by kind of answer."""
+    means = {}
+    for waves in map(label, SCHEDULES):
+        pools = units[0]["races"][waves]
+        for source, size in [(name, size) for name, sizes in pools.items() for size in sizes]:
+            pairs = [unit["races"][waves][source][size] for unit in units]
+            recall, forwards = np.mean(pairs, axis=0).tolist()
+            means[waves, source, size] = recall, forwards
+    return means
+
+
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
-    """Mean recall by source and size, and the default that follows."""
-    table: list[tuple[str, ...]] = [("candidates from", *map(str, SIZES))]
-    means: dict[str, dict[str, float]] = {}
-    for source in units[0]["recall"]:
-        shares = {s: [u["recall"][source][str(s)] for u in units] for s in SIZES}
-        means[source] = {str(s): float(np.mean(values)) for s, values in shares.items()}
-        cells = ["{:.3f} ± {:.3f}".format(*mean_error(values)) for values in shares.values()]
-        table.append((source, *cells))
-    found = smallest(means)
-    if found:
-        value = (
-            f"{found[0]} candidates from {found[1]}, recall {means[found[1]][str(found[0])]:.3f}"
-        )
-    else:
-        value = "none reaches it: exhaustive with partial results"
+    """Mean recall by source, dimension and schedule, and the default that follows."""
+    recall = {
+        source: {
+            str(n): float(np.mean([u["recall"][source][str(n)] for u in units])) for n in SIZES
+        }
+        for source in units[0]["recall"]
+    }
+    means = race_means(units)
+    found, best = smallest(recall), cheapest(means)
+    table = [("", *map(str, SIZES), EVERYONE), *_recall_rows(units), *_dimension_rows(units)]
     grid = ", ".join(map(str, head["settings"]["timesteps"]))
-    note = (
+    notes = [
         f"Recall@{TOP_K} against exhaustive answers at timesteps {grid}, mean ± one standard error "
-        f"over {len(units)} queries."
+        f"over {len(units)} queries. A race '1 → 192; 2 → 64' scores all candidates at one "
+        "timestep, the best 192 at two more, the best 64 at all; beside its recall stand the "
+        f"forwards of a query (everyone everywhere: {_most(means):,.0f})."
+    ]
+    if best is not None:
+        table += _race_rows(means, best[1])
+        notes.append(_to_write(head, best, means[best][0], len(units)))
+    figures = (
+        Figure(
+            "smallest shortlist without a race",
+            f"{found[0]} candidates from {found[1]}, recall {recall[found[1]][str(found[0])]:.3f}"
+            if found
+            else "none reaches it",
+            f"recall@{TOP_K} >= {TARGET}",
+            bool(found),
+        ),
+        Figure(
+            "cheapest answer, the default",
+            _words(best, means) if best else "none reaches it: exhaustive with partial results",
+            f"recall@{TOP_K} >= {TARGET}",
+            best is not None,
+        ),
     )
-    figure = Figure(
-        "smallest shortlist, the default", value, f"recall@{TOP_K} >= {TARGET}", bool(found)
+    return Summary(figures, tuple(table), tuple(notes))
+
+
+def _mean_recalls(units: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    def mean(source: str, size: int) -> float:
+        return float(np.mean([unit["recall"][source][str(size)] for unit in units]))
+
+    return {source: {str(n): mean(source, n) for n in SIZES} for source in units[0]["recall"]}
+
+
+def _most(means: Means) -> float:
+    return max(forwards for _, forwards in means.values())
+
+
+def _words(best: Kind, means: Means) -> str:
+    waves, source, size = best
+    recall, forwards = means[best]
+    plain = means[label(()), source, size][1]
+    return (
+        f"{size} candidates from {source}, {waves}: recall {recall:.3f} with {forwards:,.0f} "
+        f"forwards, {plain / forwards:.1f} times fewer than without a race"
     )
-    return Summary((figure,), tuple(table), (note,))
+
+
+def _recall_rows(units: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (f"**{source}**", *_cells([u["recall"][source] for u in units]), "")
+        for source in units[0]["recall"]
+    ]
+
+
+def _dimension_rows(units: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (f"gradient, {int(dim):,} dimensions", *_cells([u["dimensions"][dim] for u in units]), "")
+        for dim in units[0]["dimensions"]
+    ]
+
+
+def _cells(recalls: Sequence[Mapping[str, float]]) -> list[str]:
+    return ["{:.3f} ± {:.3f}".format(*mean_error([r[str(n)] for r in recalls])) for n in SIZES]
+
+
+def _race_rows(means: Means, source: str) -> list[tuple[str, ...]]:
+    rows = []
+    for waves in dict.fromkeys(key[0] for key in means):
+        line = [f"{source}, {waves}"]
+        for size in (*map(str, SIZES), EVERYONE):
+            from_whom = "join" if size == EVERYONE else source
+            recall, forwards = means[waves, from_whom, size]
+            line.append(f"{recall:.3f}, {forwards:,.0f}")
+        rows.append(tuple(line))
+    return rows
+
+
+def _to_write(head: Mapping[str, Any], best: Kind, recall: float, n: int) -> str:
+    """The lines of attribution/defaults.py that follow."""
+    waves = next(w for w in SCHEDULES if label(w) == best[0])
+    sources = ("gradient", "clip") if best[1] == "join" else (best[1],)
+    size = None if best[2] == EVERYONE else int(best[2])
+    return (
+        f"For attribution/defaults.py: `SHORTLIST = {size}`, `SHORTLIST_SOURCES = {sources}`, "
+        f"`RACING = {tuple(waves)}`, "
+        f'`SHORTLIST_RECALL = Recall({recall:.3f}, {n}, "{head["index_hash"]}")`.'
+    )

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from attribution.scoring import reduce_cells
-from evaluation import exhaustive, forgetting, precision, self_influence, shortlist
+from evaluation import candidates, exhaustive, forgetting, precision, self_influence, shortlist
 from evaluation.answers import Answers
 from evaluation.queries import fixed_prompts
 from evaluation.results import read_lines
+from evaluation.schedules import Stored
 from evaluation.world import World
 from tests.evaluation.tiny_world import evaluate
 
@@ -93,21 +94,74 @@ def test_shortlist_reuses_exhaustive_answers_and_says_which_is_smallest(
     assert evaluate("exhaustive", tiny_index, tmp_path, *SHORT) == 0
     capsys.readouterr()
     assert evaluate("shortlist", tiny_index, tmp_path, *SHORT) == 0
-    # 128 candidates are everyone here
-    assert "128 candidates from gradient, recall 1.000" in capsys.readouterr().out
+    # 128 candidates are everyone here, and too few for a race to save anything
+    said = capsys.readouterr().out
+    assert "128 candidates from gradient, recall 1.000" in said
+    assert "no race: recall 1.000" in said and "16 dimensions" in said
+    lines = read_lines(tmp_path / "results" / "shortlist.jsonl")[1:]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["races"]["no race"]["join"]["all"] == [1.0, 16 * 2 * 4]
+        assert line["dimensions"]["16"] == line["recall"]["gradient"]
 
 
-def test_ranking_and_recall_by_hand():
-    cells = np.zeros((4, 1, 2, 2), dtype=np.float32)
-    cells[:, 0, 0, 0] = [0.0, 3.0, 1.0, 2.0]
-    rows = np.array([10, 11, 12, 13])
-    assert shortlist.ranked(cells, [0], rows).tolist() == [11, 13, 12, 10]
-    found = shortlist.recalls(np.array([11, 13]), {"gradient": np.array([11, 12])})
-    assert found["gradient"]["128"] == 0.5
+def test_recall_and_the_smallest_by_hand():
+    found = candidates.recalls(np.array([11, 13]), {"gradient": np.array([11, 12])}, (1, 128))
+    assert found == {"gradient": {"1": 0.5, "128": 0.5}}
     full = {str(size): 1.0 for size in shortlist.SIZES}
     none = {str(size): 0.0 for size in shortlist.SIZES}
     assert shortlist.smallest({"gradient": none, "clip": full | {"128": 0.9}}) == (256, "clip")
     assert shortlist.smallest({"gradient": none}) is None
+    means = {
+        ("no race", "join", "all"): (1.0, 1000.0),
+        ("a", "join", "256"): (0.96, 100.0),
+        ("b", "clip", "256"): (0.97, 100.0),
+        ("b", "clip", "128"): (0.94, 10.0),
+    }
+    assert shortlist.cheapest(means) == ("b", "clip", "256")
+    assert shortlist.cheapest({("a", "join", "256"): (0.9, 1.0)}) is None
+
+
+def stored(n=60, k=5):
+    rng = np.random.default_rng(0)
+    late = np.linspace(0.2, 2.0, 4)
+    truth = np.linspace(2.0, 0.0, n)[:, None, None, None]
+    cells = (late * (truth + 0.2 * rng.normal(size=(n, 1, 2, 4)))).astype(np.float32)
+    base = late * rng.normal(1, 0.3, size=(n, 1, 2, 1))
+    return Stored(cells, np.arange(100, 100 + n), (50, 350, 650, 950), base, k)
+
+
+def test_a_schedule_is_replayed_on_stored_cells():
+    answer = stored()
+    best = answer.truth
+    assert set(best) <= set(range(100, 112)) and len(best) == 5
+    everyone = answer.rows
+    assert answer.raced(everyone, ()) == (1.0, 60 * 2 * 4)
+    recall, forwards = answer.raced(everyone, ((1, 30), (1, 15)))
+    assert recall == 1.0 and 60 * 2 + 30 * 2 + 5 * 4 <= forwards <= 60 * 2 + 30 * 2 + 15 * 4
+    # a shortlist that lacks one of the five cannot find it, in whatever order it comes
+    without = np.setdiff1d(everyone, best[:1])[::-1]
+    assert answer.raced(without, ((1, 30), (1, 15)))[0] == 0.8
+    assert answer.raced(without, ())[0] == 0.8
+
+
+def test_fewer_dimensions_are_parts_of_the_stored_ones():
+    rng = np.random.default_rng(1)
+    rows, query = rng.normal(size=(30, 2, 16)).astype(np.float16), rng.normal(size=16)
+    products = candidates.block_products(rows, query)
+    whole = (rows.astype(np.float64) @ query).max(axis=1)
+    assert np.allclose(products.sum(axis=-1).max(axis=1), whole, atol=1e-3)
+    ids = np.arange(200, 230)
+    truth = ids[np.argsort(-whole)[:4]]
+    found = candidates.recalls_by_dimension(products, 16, ids, truth, (4, 30))
+    assert list(found) == ["2", "4", "8", "16"]
+    assert found["16"] == {"4": 1.0, "30": 1.0} and found["2"]["30"] == 1.0
+    halves = [
+        (rows[..., h].astype(np.float64) @ query[h]).max(axis=1) for h in (np.s_[:8], np.s_[8:])
+    ]
+    by_hand = np.mean([np.isin(truth, ids[np.argsort(-h)[:4]]).mean() for h in halves])
+    assert found["8"]["4"] == pytest.approx(by_hand)
+    assert candidates.block_products(rows[..., :15], query[:15]).shape == (30, 2, 1)
 
 
 def test_low_precision_is_compared_with_float32(tiny_index, tmp_path, capsys):
