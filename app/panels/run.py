@@ -1,4 +1,4 @@
-"""Step 2: attribute. Which method, how many results, and the work itself."""
+"""Step 3: attribute. Which method, how many results, and the work itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from attribution.engine import Engine
 from attribution.types import Attribution, Progress, UserError
 
 MOST_SHOWN = 96
+# Whether a default answer leaves anything out.
+SHORT_OF_ALL = defaults.SHORTLIST is not None or bool(defaults.RACING)
 
 
 class Run:
@@ -25,7 +27,7 @@ class Run:
         self.engine = engine
         self.jobs = jobs
         self.methods = {m["name"]: m for m in engine.methods()}
-        block(heading(2, "Ask where it comes from"))
+        block(heading(3, "Ask where it comes from"))
         with gr.Row(equal_height=True, elem_id="settings"):
             self.method = gr.Dropdown(
                 choices=choices(self.methods),
@@ -46,10 +48,10 @@ class Run:
             )
             self.exhaustive = gr.Checkbox(
                 label="Score every training picture",
-                info="Slower. Otherwise a shortlist is made first.",
+                info="Slower. Otherwise the most promising ones are.",
                 elem_id="exhaustive",
-                value=defaults.SHORTLIST is None,
-                interactive=defaults.SHORTLIST is not None,
+                value=not SHORT_OF_ALL,
+                interactive=SHORT_OF_ALL,
                 min_width=220,
             )
         self.step = Step("attribute", "Attribute", jobs, ready=False)
