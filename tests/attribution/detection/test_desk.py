@@ -1,0 +1,124 @@
+"""Detectors by name, and the engine, the command line over them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+
+import pytest
+
+from attribution.__main__ import main
+from attribution.detection import registry
+from attribution.detection.protocol import LOADING, Found
+from attribution.detection.registry import DEFAULT, SOURCE, Setup, choose, listed
+from attribution.engine import Engine
+from attribution.types import Progress, Query, UserError
+from precompute import options
+from precompute.build import Build
+from tests.tiny import tiny_images
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_index, detector_folder):
+    """An index that ships a detector of its own."""
+    out = shutil.copytree(tiny_index, tmp_path_factory.mktemp("own") / "index")
+    parser = argparse.ArgumentParser()
+    options.add_common(parser)
+    options.add_settings(parser)
+    job = Build.begin(parser.parse_args(["--out", str(out)]))
+    job.install_encoder(registry.ENCODER, detector_folder)
+    return out
+
+
+@pytest.fixture(scope="module")
+def detecting(world) -> Engine:
+    return Engine(world, "cpu")
+
+
+def last(job) -> Found:
+    *progress, found = job
+    assert all(isinstance(item, Progress) for item in progress)
+    return found
+
+
+def test_the_index_s_own_detector_is_the_default(detecting):
+    entries = {entry["name"]: entry for entry in detecting.detectors()}
+    assert set(entries) == {
+        *("grounding-dino", "grounding-dino-tiny", "groundingdino-py", "attention")
+    }
+    assert entries["grounding-dino"]["available"] and entries["grounding-dino"]["default"]
+    assert not entries["groundingdino-py"]["available"] and entries["groundingdino-py"]["why"]
+    assert [entry["default"] for entry in entries.values()].count(True) == 1
+
+
+def test_without_one_and_offline_attention_is_left(engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(SOURCE, "nobody/no-such-detector")
+    setup = Setup(engine.denoiser)
+    why = {entry["name"]: entry["why"] for entry in listed(setup)}
+    assert "hub's cache" in why["grounding-dino"] and choose("auto", setup) == "attention"
+    with pytest.raises(UserError, match="grounding-dino: nobody/no-such-detector is not"):
+        choose("grounding-dino", setup)
+    with pytest.raises(UserError, match=r"unknown detector 'yolo'; there are grounding-dino, "):
+        choose("yolo", setup)
+    monkeypatch.setenv(SOURCE, str(tmp_path))
+    assert setup.source == (str(tmp_path), None) and choose("auto", setup) == "grounding-dino"
+    monkeypatch.setenv(DEFAULT, "attention")
+    assert choose("auto", setup) == "attention" and choose("", setup) == "attention"
+
+
+def test_detect_takes_queries_and_plain_pictures(detecting):
+    image = tiny_images(1)[0].resize((50, 30))
+    query = Query("a dog and a house, by e", image)
+    found = last(detecting.detect(query, threshold=0.0, text_threshold=0.0))
+    assert found.phrases == ("dog", "house") and found.detections
+    assert all(one.box[2] <= 50 and one.box[3] <= 30 for one in found.detections)
+    same = last(detecting.detect(image, "dog. house", 0.0, 0.0, "grounding-dino"))
+    assert same.detections == found.detections
+    looked = last(detecting.detect(query, "dog", 0.5, 0.0, "attention"))
+    assert looked.heatmaps["dog"].shape == (30, 50)
+
+
+def test_bad_input_is_refused_before_the_model_is_taken(detecting):
+    image = tiny_images(1)[0]
+    bad = [
+        ({"text": " "}, "empty"),
+        ({"text": "dog", "threshold": 2}, "threshold"),
+        ({"text": "dog", "text_threshold": "x"}, "threshold"),
+        ({"text": "dog", "detector": "yolo"}, "unknown detector"),
+    ]
+    for arguments, why in bad:
+        with pytest.raises(UserError, match=why):
+            next(detecting.detect(image, **arguments))
+    with pytest.raises(UserError, match="names nothing"):
+        next(detecting.detect(Query("by e", image)))
+    *_, query = detecting.generate("ab", 1, steps=2)
+    assert query.seed == 1  # the lock is free
+
+
+def test_word_maps_of_a_query(detecting):
+    *_, query = detecting.generate("ab cd", 1, steps=2)
+    *progress, maps = detecting.word_maps(query)
+    assert maps.words == ("ab", "cd") and maps.maps.shape == (2, 8, 8) and len(progress) == 2
+
+
+def test_command_line(world, tmp_path, capsys):
+    base = ["--index", str(world), "--prompt", "ab cd", "--seed", "3", "--method", "pixel"]
+    assert main([*base, "--detect", " ", "--out", str(tmp_path / "b")]) == 2
+    assert "empty" in capsys.readouterr().err
+    arguments = ["--detect", "ab", "--detector", "attention", "--threshold", "0.2"]
+    assert main([*base, *arguments, "--out", str(tmp_path / "c")]) == 0
+    regions = json.loads((tmp_path / "c" / "result.json").read_text())["query"]["regions"]
+    assert len(regions) == 1
+    assert main([*base, "--detect", "ab", "--threshold", "1", "--out", str(tmp_path / "d")]) == 2
+    assert "no 'ab' found" in capsys.readouterr().err
+
+
+def test_loading_is_said_once(world):
+    engine = Engine(world, "cpu")
+    image = tiny_images(1)[0]
+    stages = [i.stage for i in engine.detect(image, "dog") if isinstance(i, Progress)]
+    assert LOADING in stages
+    stages = [i.stage for i in engine.detect(image, "dog") if isinstance(i, Progress)]
+    assert LOADING not in stages
