@@ -10,7 +10,7 @@ import gradio as gr
 
 from app.api import add_endpoints
 from app.jobs import MODEL, Ended, Jobs
-from app.markup import block, heading, picked_id
+from app.markup import AT_ONCE, block, heading, picked_id
 from app.panels.answer import Answer
 from app.panels.compare import Compare
 from app.panels.examples import Examples
@@ -19,13 +19,16 @@ from app.panels.guess import Guess
 from app.panels.header import header
 from app.panels.learn import Learn
 from app.panels.picture import Picture
+from app.panels.region import Part
+from app.panels.rows import Rows
 from app.panels.run import Run
 from app.panels.share import WHOLE_LINK, Share
+from app.parts import Parts
 from app.session import Comparison, Session
 from app.status import visitor
 from attribution import defaults, validate
 from attribution.engine import Engine
-from attribution.types import Attribution, Example, Progress, UserError
+from attribution.types import Attribution, Example, Progress, Region, UserError
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Uploads and pictures of past visits are looked for every half hour and go when they are an hour
@@ -58,13 +61,16 @@ class _Page:
         self.examples = Examples(engine)
         with gr.Column(elem_classes="w-step", elem_id="step-picture"):
             self.picture = Picture(engine, jobs)
+        with gr.Column(elem_classes="w-step", elem_id="step-region"):
+            self.part = Part()
         with gr.Column(elem_classes="w-step", elem_id="step-attribute"):
             self.run = Run(engine, jobs)
         with gr.Column(elem_classes="w-step", elem_id="step-answer"):
             self.answer = Answer(engine, self.session)
             self.share = Share(engine)
+            self.rows = Rows(engine)
         with gr.Column(elem_classes="w-step", elem_id="step-further"):
-            block(heading(4, "Look further"))
+            block(heading(5, "Look further"))
             self._further(engine, jobs)
 
     def _further(self, engine: Engine, jobs: Jobs) -> None:
@@ -84,6 +90,7 @@ class _Page:
         the model.
         """
         picture, run, forget, compare = self.picture, self.run, self.forget, self.compare
+        asked, rows = [self.session, self.part.state], self.rows
         fresh = [
             *(self.session, self.go_attribute, *picture.outputs, *run.step.outputs),
             *(
@@ -94,6 +101,7 @@ class _Page:
                 *forget.step.outputs,
                 *compare.outputs,
             ),
+            *(*self.part.fresh_outputs, *rows.outputs),
         ]
         found = [
             *(self.session, *run.step.outputs, *self.answer.outputs, *self.share.outputs),
@@ -118,24 +126,28 @@ class _Page:
             [run.step.run.click, self.go_attribute.change],
             run.step,
             self._attribute,
-            [self.session, *run.inputs],
+            [*asked, *run.inputs],
             found,
         )
         attributed.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
         joined = [self.session, compare.state, compare.k, compare.picked]
         attributed.then(compare.joined, joined, compare.outputs, queue=False, **QUIET)
+        attributed.then(rows.joined, [self.session, rows.state], rows.outputs, **AT_ONCE)
+        rows.rows.select(self.answer.opened, self.session, self.answer.record, **AT_ONCE).then(
+            None, js="() => window.whence.reveal('record')", **AT_ONCE
+        )
         self._step(
             [forget.step.run.click],
             forget.step,
-            forget.forget,
-            [self.session],
+            self._forget,
+            asked,
             [*forget.step.outputs, forget.pictures],
         )
         compared = self._step(
             [compare.step.run.click],
             compare.step,
-            compare.compare,
-            [self.session, compare.state, compare.k],
+            self._compare,
+            [*asked, compare.state, compare.k],
             compare.outputs,
         )
         again = [compare.state, compare.k, compare.picked]
@@ -198,18 +210,44 @@ class _Page:
             **self.share.cleared(),
             **self.forget.cleared(),
             **self.compare.cleared(comparison),
+            **self.rows.cleared(),
+            **self._whole(session),
         }
 
-    def _attribute(
-        self, session: Session, method: str, top_k: float, exhaustive: bool, request: gr.Request
+    def _whole(self, session: Session) -> Updates:
+        """A new picture to choose a part of."""
+        return {} if session.query is None else self.part.fresh(session.query)
+
+    def _forget(self, session: Session, parts: Parts, request: gr.Request) -> Iterator[Updates]:
+        yield from self.forget.forget(session.about(parts.regions), request)
+
+    def _compare(
+        self,
+        session: Session,
+        parts: Parts,
+        comparison: Comparison,
+        k: float,
+        request: gr.Request,
     ) -> Iterator[Updates]:
+        yield from self.compare.compare(session.about(parts.regions), comparison, k, request)
+
+    def _attribute(
+        self,
+        session: Session,
+        parts: Parts,
+        method: str,
+        top_k: float,
+        exhaustive: bool,
+        request: gr.Request,
+    ) -> Iterator[Updates]:
+        before, session = session, session.about(parts.regions)
         shown = False  # a partial answer stands where the last answer stood
         work = self.run.attribute(session, method, top_k, exhaustive, request)
         for updates, item in work:
             if isinstance(item, Attribution):
                 yield {**updates, **self._found(session.answered(item, int(top_k)))}
             elif isinstance(item, Ended) and shown:
-                yield {**updates, **self.answer.abandoned(session)}
+                yield {**updates, **self.answer.abandoned(before)}
             elif isinstance(item, Progress) and item.partial is not None:
                 shown = True
                 yield {**updates, **self.answer.partial(item.partial, int(top_k))}
@@ -242,9 +280,14 @@ class _Page:
             self.run.top_k: top_k,
         }
 
+    def _linked_regions(self, text: str) -> tuple[Region, ...]:
+        """Boxes of a link, x0,y0,x1,y1;..., in pixels of a generated picture."""
+        size = (self.engine.resolution, self.engine.resolution)
+        return validate.regions([box.split(",") for box in text.split(";") if box], size)
+
     def _link(self, session: Session, comparison: Comparison, request: gr.Request) -> Updates:
-        """Follow ?prompt=&seed=&method=&k=: from a saved example at once, else by making the
-        picture again.
+        """Follow ?prompt=&seed=&method=&k=&region=: from a saved example at once, else by making
+        the picture again.
         """
         asked = dict(request.query_params)
         if "prompt" not in asked:
@@ -255,14 +298,15 @@ class _Page:
             known = {m["name"]: m for m in self.engine.methods()}
             (method,) = validate.methods([asked.get("method", defaults.METHOD)], known)
             top_k = validate.top_k(asked.get("k", str(defaults.TOP_K)), self.engine.n_train)
+            regions = self._linked_regions(asked.get("region", ""))
         except (UserError, ValueError) as error:
             gr.Warning(f"The link cannot be followed: {error}.", title="Link")
             return {self.session: session}
         example = self.examples.find(prompt, seed, method)
-        if example is not None:
+        if example is not None and not regions:
             return self._show(example, comparison)
         return {
-            self.session: Session(link=True),
+            self.session: Session(link=True, regions=regions),
             self.go_generate: 1,
             self.picture.prompt: prompt,
             self.picture.seed: seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from attribution.types import Attribution, Correlation, Query
+from attribution.types import Attribution, Correlation, Query, Region
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Session:
 
     answer: the attribution as computed. view: the answer as shown, re-ranked by the timestep slider
     around the timestep `centre`; None is all of them. top_k: how many of its records are shown.
-    link: a shared link is being followed, so the attribution follows the picture by itself.
+    link: a shared link is being followed, so the attribution follows the picture by itself, about
+    the link's `regions`.
     """
 
     query: Query | None = None
@@ -23,13 +24,21 @@ class Session:
     top_k: int = 0
     link: bool = False
     centre: float | None = None
+    regions: tuple[Region, ...] = ()
 
     def asked(self, query: Query) -> Session:
         """A new picture: nothing is known about it yet."""
+        query = replace(query, regions=self.regions) if self.regions else query
         return Session(query=query, link=self.link)
 
     def answered(self, answer: Attribution, top_k: int) -> Session:
         return replace(self, answer=answer, view=answer, top_k=top_k, link=False, centre=None)
+
+    def about(self, regions: tuple[Region, ...]) -> Session:
+        """The same picture, asked about a part of it; () is the whole."""
+        if self.query is None or self.query.regions == regions:
+            return self
+        return replace(self, query=replace(self.query, regions=regions))
 
     def viewed(self, view: Attribution, centre: float | None) -> Session:
         return replace(self, view=view, centre=centre)
@@ -41,24 +50,30 @@ class Comparison:
 
     chosen: names of the methods to compare. answers: those at hand, one per method, in the order
     they came. correlations: of saved answers, computed while they were whole. failed: method → why
-    it has no answer.
+    it has no answer. part: of the picture that all this is about (attribution.regions.key), "" for
+    the whole.
     """
 
     chosen: tuple[str, ...] = ()
     answers: tuple[Attribution, ...] = ()
     correlations: Mapping[tuple[str, str], Correlation] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    part: str = ""
 
     def fresh(self) -> Comparison:
         """A new picture: only the choice of methods stays."""
         return Comparison(self.chosen)
 
+    def about(self, part: str) -> Comparison:
+        """Of this part of the picture; answers about another part are no use."""
+        return self if part == self.part else Comparison(self.chosen, part=part)
+
     def choose(self, names: Iterable[str]) -> Comparison:
         return replace(self, chosen=tuple(dict.fromkeys(names)))
 
     def answered(self, answer: Attribution) -> Comparison:
-        """One more answer, in the place of the same method's last; its method is chosen. Cells, heat
-        maps and controls, which nothing here shows, are left behind.
+        """One more answer, in the place of the same method's last; its method is chosen. Cells,
+        heat maps and controls, which nothing here shows, are left behind.
         """
         name = answer.method
         light = replace(answer, cells=None, heatmaps={}, control=None)

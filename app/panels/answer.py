@@ -1,4 +1,4 @@
-"""Step 3: the answer. Gallery, record, timestep slider, control, plots, table; hidden until there
+"""Step 4: the answer. Gallery, record, timestep slider, control, plots, table; hidden until there
 is one.
 """
 
@@ -14,6 +14,7 @@ from app.panels.about import about
 from app.panels.gallery import Gallery
 from app.panels.plots import artists_plot, spread_plot
 from app.panels.record import KEEP, RecordView
+from app.parts import outlined
 from app.session import Session
 from attribution.defaults import Recall
 from attribution.engine import Engine
@@ -39,7 +40,7 @@ class Answer:
         self.engine = engine
         self.gallery = Gallery(engine)
         self.records = RecordView(engine)
-        block(heading(3, "The answer"))
+        block(heading(4, "The answer"))
         self.empty = block(EMPTY)
         with gr.Column(visible=False, elem_id="answer") as self.body:
             self.scope = block(elem_id="scope")
@@ -118,7 +119,7 @@ class Answer:
 
     def _listen(self, session: gr.State) -> None:
         for source in (self.cards, self.controls, self.record):
-            opened = source.select(self._open, session, self.record, **QUIET)
+            opened = source.select(self.opened, session, self.record, **QUIET)
             opened.then(None, js="() => window.whence.reveal('record')", **QUIET)
         self._session = session
         ranked = [
@@ -141,7 +142,8 @@ class Answer:
             self._rerank, [session, self.when, self.all_timesteps], ranked, **QUIET
         )
 
-    def _open(self, session: Session, event: gr.EventData) -> str:
+    def opened(self, session: Session, event: gr.EventData) -> str:
+        """The record that was chosen, large."""
         return self.records.show(session, picked_id(event))
 
     def _slide(self, session: Session, centre: float) -> dict[Any, Any]:
@@ -239,8 +241,9 @@ def scope_line(session: Session, n_train: int, recall: Recall | None = None) -> 
     when = "" if session.centre is None else f" Ranked around timestep t = {session.centre:g}."
     unit = Unit.of(answer.scores).words
     scale = f" Shown {unit}." if unit else ""
+    seen = "The part of your picture" if query.regions else "Your picture"
     return (
-        f'<div class="w-scope"><img src="{data_uri(query.image)}" alt="Your picture">'
+        f'<div class="w-scope"><img src="{data_uri(outlined(query))}" alt="{seen}">'
         f"<p><b>“{text(query.prompt)}”</b><br>{how}{when}<br>{meaning}{scale}</p></div>"
     )
 

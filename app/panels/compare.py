@@ -27,6 +27,7 @@ from app.session import Comparison, Session
 from app.status import ANNOUNCE, Step, visitor
 from attribution import defaults
 from attribution.engine import Engine
+from attribution.regions import key
 from attribution.types import Attribution, Cancelled, Example, Progress, Query, UserError
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,8 @@ class Compare:
         self, session: Session, comparison: Comparison, k: float, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
         """Updates while the chosen methods that have no answer yet run one after another."""
+        if session.query is not None:
+            comparison = comparison.about(key(session.query))
         comparison, k = replace(comparison, failed={}), int(k)
         todo = comparison.missing
         work = partial(self._work, session, comparison.chosen, todo)
@@ -241,7 +244,10 @@ class Compare:
     ) -> dict[Any, Any]:
         """The answer of step 3, where there is a new one, is a strip here."""
         answer = session.answer
-        if answer is None or any(a.scores is answer.scores for a in comparison.answers):
+        if session.query is None or answer is None:
+            return {self.state: comparison}
+        comparison = comparison.about(key(session.query))
+        if any(a.scores is answer.scores for a in comparison.answers):
             return {self.state: comparison}
         comparison = comparison.answered(answer)
         redrawn = self._redraw(comparison, k, picked)
@@ -249,7 +255,7 @@ class Compare:
 
     def saved(self, comparison: Comparison, example: Example, k: int) -> dict[Any, Any]:
         """All the answers of a saved example at once."""
-        comparison = comparison.fresh()
+        comparison = comparison.fresh().about(key(example.query))
         if len(example.attributions) > 1:
             comparison = comparison.choose(())
         for answer in example.attributions:

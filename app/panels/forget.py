@@ -51,10 +51,16 @@ class Forget:
             elif isinstance(item, Progress):
                 yield self.step.progress(item)
             else:
-                yield {**self.step.done("Done."), self.pictures: forgetting_html(item)}
+                yield {**self.step.done(_done(session)), self.pictures: forgetting_html(item)}
 
     def cleared(self) -> dict[Any, Any]:
         return {self.pictures: EMPTY}
+
+
+def _done(session: Session) -> str:
+    if session.query is not None and session.query.regions:
+        return "Done: only the chosen part was forgotten."
+    return "Done."
 
 
 def forgetting_html(result: Forgetting) -> str:

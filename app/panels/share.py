@@ -11,8 +11,11 @@ import gradio as gr
 from app.files import Scratch
 from app.session import Session
 from attribution.engine import Engine
+from attribution.types import UserError
 
+OPENS = "Opens the page, makes the same picture and asks again."
 NO_LINK = "An uploaded picture stays with you, so there is no link to it; the ZIP has it all."
+NO_LINK_PAINTED = "What was painted does not fit into a link; the ZIP has it all. Boxes do fit."
 
 # The page's own address is known in the browser only.
 WHOLE_LINK = """(query) => !query || query.startsWith('http') ? query
@@ -28,7 +31,7 @@ class Share:
         with gr.Row(equal_height=False, elem_id="share", visible=False) as self.row:
             self.link = gr.Textbox(
                 label="Link to this question",
-                info="Opens the page, makes the same picture and asks again.",
+                info=OPENS,
                 interactive=False,
                 buttons=["copy"],
                 scale=3,
@@ -43,8 +46,7 @@ class Share:
     def final(self, session: Session) -> dict[Any, Any]:
         """Link and file of a finished answer."""
         assert session.query is not None and session.answer is not None
-        link = "" if session.query.seed is None else self._query_string(session)
-        info = NO_LINK if not link else "Opens the page, makes the same picture and asks again."
+        link, info = self._link(session)
         return {
             self.row: gr.update(visible=True),
             self.link: gr.update(value=link, info=info),
@@ -54,11 +56,14 @@ class Share:
     def cleared(self) -> dict[Any, Any]:
         return {self.row: gr.update(visible=False)}
 
-    def _query_string(self, session: Session) -> str:
+    def _link(self, session: Session) -> tuple[str, str]:
+        """The link's query string and what it does, or why there is none."""
         assert session.query is not None and session.answer is not None
-        return urlencode(
-            dict(self.engine.link(session.query, session.answer.method, session.top_k))
-        )
+        try:
+            asked = self.engine.link(session.query, session.answer.method, session.top_k)
+        except UserError:
+            return "", NO_LINK if session.query.seed is None else NO_LINK_PAINTED
+        return urlencode(asked), OPENS
 
     def _archive(self, session: Session) -> Path:
         """A ZIP of the answer."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from attribution import layout, report
 from attribution.engine import WAITING, Engine
@@ -184,6 +185,12 @@ def test_export_and_link(engine, query, answer, tmp_path) -> None:
         check_result(json.loads(archive.read("result.json")), 3)
     link = engine.link(query, "abu", 4)
     assert link == {"prompt": query.prompt, "seed": "7", "method": "abu", "k": "4"}
+    boxes = (Region((0.0, 1.5, 4.0, 8.0)), Region((9.0, 9.0, 16.0, 10.1)))
+    part = engine.link(replace(query, regions=boxes), "abu", 4)
+    assert part == {**link, "region": "0,1.5,4,8;9,9,16,10.1"}
+    free = Region((0, 0, 16, 16), Image.new("L", (16, 16), 200))
+    with pytest.raises(UserError, match="painted"):
+        engine.link(replace(query, regions=(free,)), "abu", 4)
 
 
 def test_saved_example_of_this_index(engine, query, answer, tmp_path, monkeypatch) -> None:

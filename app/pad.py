@@ -1,0 +1,135 @@
+"""The picture to draw on: what was drawn, as SVG over it, and what that amounts to, in words."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from app.jobs import sentence
+from app.markup import text
+from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke
+
+PHOTO_SIDE = 768
+LEADS = {
+    WHOLE: "Everything in the picture counts.",
+    BOXES: "Drag over the picture, or tap two corners. Several boxes count together. Type numbers "
+    "to move the chosen box, in pixels from the top left.",
+    BRUSH: "Paint over what you mean. Strokes count together, whatever their number.",
+}
+TOOLS = {BOXES: "box", BRUSH: "brush"}
+
+
+def lead(tab: str) -> str:
+    """What to do in a tab."""
+    return f'<p class="w-lead">{text(LEADS[tab])}</p>'
+
+
+def line(parts: Parts, refused: str = "") -> str:
+    """What counts now; after a refusal, why."""
+    if refused:
+        words = sentence(refused)
+        return (
+            f'<div class="w-status w-refused" data-announce="{text(words)}"><p>'
+            f'<span class="w-sign" aria-hidden="true">!</span>{text(words)}</p></div>'
+        )
+    return f'<p class="w-counts" role="status">{text(counted(parts))}</p>'
+
+
+def counted(parts: Parts) -> str:
+    """What is to be attributed, in words."""
+    if parts.tab == BOXES and not parts.boxes:
+        return "No box yet, so the whole picture counts."
+    if parts.tab == BRUSH and not parts.regions:
+        return "Nothing painted yet, so the whole picture counts."
+    if parts.share == 1.0:
+        return "The whole picture counts."
+    many = len(parts.boxes)
+    what = "The painted part" if parts.tab == BRUSH else "The box" if many == 1 else f"{many} boxes"
+    verb = "count" if parts.tab == BOXES and many > 1 else "counts"
+    return f"{what}: {percent(parts.share)} of the picture {verb}."
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent, with what is nearly nothing not called nothing."""
+    return "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def box_list(parts: Parts) -> str:
+    """The boxes by number; a click shows one's corners."""
+    if not parts.boxes:
+        return ""
+    items = "".join(
+        f'<li><button type="button" class="w-chip" data-id="{i}" '
+        f'aria-pressed="{"true" if i == parts.current else "false"}">Box {i + 1}</button></li>'
+        for i in range(len(parts.boxes))
+    )
+    return f'<div class="w-chips"><ul>{items}</ul></div>'
+
+
+def photo(image: Image.Image) -> str:
+    """The picture to draw on, no larger than a screen needs it."""
+    shown, buffer = image.convert("RGB"), io.BytesIO()
+    shown.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    kind = "PNG" if max(shown.size) <= 256 else "JPEG"
+    shown.save(buffer, kind, quality=88)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img src="data:image/{kind.lower()};base64,{data}" alt="Your picture" draggable="false">'
+    )
+
+
+def marks(parts: Parts) -> str:
+    """The boxes or strokes as SVG over the picture, in its own pixels."""
+    width, height = parts.size
+    tool = TOOLS.get(parts.tab, "")
+    shapes = {BOXES: _boxes, BRUSH: _strokes}.get(parts.tab, lambda _: "")(parts)
+    return (
+        f'<svg class="w-marks" viewBox="0 0 {width} {height}" preserveAspectRatio="none" '
+        f'data-width="{width}" data-height="{height}" data-tool="{tool}" '
+        f'data-radius="{parts.radius:g}" data-erase="{"yes" if parts.erase else "no"}" '
+        f'data-revision="{parts.revision}" role="img" aria-label="{text(counted(parts))}">'
+        f"{shapes}</svg>"
+    )
+
+
+def _boxes(parts: Parts) -> str:
+    """What is outside the boxes faded, the boxes outlined and numbered."""
+    width, height = parts.size
+    letter = max(width, height) / 16
+    shapes = [f'<rect class="w-fade" width="{width}" height="{height}" mask="url(#w-out)"/>']
+    holes = [f'<rect width="{width}" height="{height}" fill="white"/>']
+    for i, region in enumerate(parts.boxes):
+        x0, y0, x1, y1 = region.box
+        corners = f'x="{x0:g}" y="{y0:g}" width="{x1 - x0:g}" height="{y1 - y0:g}"'
+        kind = "w-box w-current" if i == parts.current else "w-box"
+        holes.append(f'<rect {corners} fill="black"/>')
+        shapes.append(f'<rect class="{kind}" {corners}/>')
+        at = f'x="{x0 + letter / 4:g}" y="{y0 + letter:g}" font-size="{letter:g}"'
+        shapes.append(f"<text {at}>{i + 1}</text>")
+    faded = f'<mask id="w-out">{"".join(holes)}</mask>' if parts.boxes else ""
+    return faded + "".join(shapes if parts.boxes else [])
+
+
+def _strokes(parts: Parts) -> str:
+    """The painted part in colour."""
+    if not parts.strokes:
+        return ""
+    width, height = parts.size
+    lines = "".join(
+        f'<polyline points="{_path(stroke)}" fill="none" stroke-linecap="round" '
+        f'stroke-linejoin="round" stroke-width="{2 * stroke.radius:g}" '
+        f'stroke="{"black" if stroke.erase else "white"}"/>'
+        for stroke in parts.strokes
+    )
+    return (
+        f'<mask id="w-in" maskUnits="userSpaceOnUse" width="{width}" height="{height}">{lines}'
+        f'</mask><rect class="w-paint" width="{width}" height="{height}" mask="url(#w-in)"/>'
+    )
+
+
+def _path(stroke: Stroke) -> str:
+    """Points of a stroke; a single one twice, or nothing would be drawn."""
+    points = [*stroke.points, stroke.points[-1]]
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in points)

@@ -1,0 +1,195 @@
+"""Step 2: which part of the picture: all of it, boxes by taps, drags or numbers, or a brush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.markup import AT_ONCE, block, heading, pickable, picked_id
+from app.pad import box_list, lead, line, marks, photo
+from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, marks_of
+from attribution.types import Query, UserError
+
+DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="utf-8")
+CORNERS = ("Left", "Top", "Right", "Bottom")
+BRUSH_WIDTH = 10
+NO_PICTURE = '<p class="w-empty">Make a picture first: then a part of it can be chosen here.</p>'
+
+
+class Part:
+    """Tabs with the ways to choose, beside the picture to draw on. `state` holds the choice."""
+
+    def __init__(self) -> None:
+        self.state = gr.State(Parts())
+        block(heading(2, "Choose a part of it"))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=7, min_width=300):
+                with gr.Tabs(elem_id="region-tabs", selected=WHOLE) as self.tabs:
+                    with gr.Tab("Whole", id=WHOLE) as whole:
+                        block(lead(WHOLE))
+                    with gr.Tab("Box", id=BOXES) as boxes:
+                        self._boxes_tab()
+                    with gr.Tab("Brush", id=BRUSH) as brush:
+                        self._brush_tab()
+                self.line = block(elem_id="region-line")
+            with gr.Column(scale=4, min_width=260):
+                self.pad = block(
+                    NO_PICTURE,
+                    html_template='<div class="w-pad" style="--w-aspect: ${aspect}">'
+                    "${photo}${value}</div>",
+                    js_on_load=DRAW,
+                    photo="",
+                    aspect=1,
+                    elem_id="pad",
+                )
+        self.outputs = [self.state, self.line, self.pad, self.list, *self.numbers, *self.buttons]
+        self._listen({WHOLE: whole, BOXES: boxes, BRUSH: brush})
+
+    def _boxes_tab(self) -> None:
+        block(lead(BOXES))
+        self.list = pickable(elem_id="boxes")
+        with gr.Row(elem_classes="w-corners"):
+            self.numbers = [
+                gr.Number(
+                    label=name,
+                    precision=1,
+                    step=1,
+                    min_width=70,
+                    interactive=False,
+                    elem_id=f"box-{name.lower()}",
+                )
+                for name in CORNERS
+            ]
+        with gr.Row(elem_classes="w-buttons"):
+            self.add = gr.Button("Add a box", min_width=110, elem_id="box-add", interactive=False)
+            self.remove = gr.Button(
+                "Remove this box", min_width=130, elem_id="box-remove", interactive=False
+            )
+            self.clear_boxes = gr.Button(
+                "Clear", min_width=90, elem_id="boxes-clear", interactive=False
+            )
+
+    def _brush_tab(self) -> None:
+        block(lead(BRUSH))
+        with gr.Row(equal_height=True):
+            self.width = gr.Slider(
+                2,
+                50,
+                value=BRUSH_WIDTH,
+                step=1,
+                label="Width of the brush, % of the picture",
+                elem_id="brush-width",
+                min_width=200,
+            )
+            self.erase = gr.Checkbox(label="Erase instead", elem_id="brush-erase", min_width=140)
+        with gr.Row(elem_classes="w-buttons"):
+            self.undo = gr.Button(
+                "Undo the last stroke", min_width=150, elem_id="brush-undo", interactive=False
+            )
+            self.clear_brush = gr.Button(
+                "Clear", min_width=90, elem_id="brush-clear", interactive=False
+            )
+
+    @property
+    def buttons(self) -> list[gr.Button]:
+        """What can be pressed only when there is something to press it for."""
+        return [self.add, self.remove, self.clear_boxes, self.undo, self.clear_brush]
+
+    def _listen(self, tabs: dict[str, gr.Tab]) -> None:
+        for name, tab in tabs.items():
+            tab.select(partial(self._on, name), self.state, self.outputs, **AT_ONCE)
+        self.pad.select(self._drawn, self.state, self.outputs, **AT_ONCE)
+        self.list.select(self._chosen, self.state, self.outputs, **AT_ONCE)
+        for number in self.numbers:
+            moved = [number.submit, number.blur]
+            gr.on(moved, self._edited, [self.state, *self.numbers], self.outputs, **AT_ONCE)
+        changes: dict[gr.Button, Callable[[Parts], Parts]] = {
+            self.add: Parts.add_first,
+            self.remove: Parts.remove,
+            self.clear_boxes: Parts.clear,
+            self.undo: Parts.undo,
+            self.clear_brush: Parts.clear,
+        }
+        for button, change in changes.items():
+            button.click(partial(self._changed, change), self.state, self.outputs, **AT_ONCE)
+        brush = [self.state, self.width, self.erase]
+        gr.on([self.width.release, self.erase.input], self._brush, brush, self.outputs, **AT_ONCE)
+
+    # -------------------------------------------------------------------------------------- events
+
+    def _on(self, tab: str, parts: Parts) -> dict[Any, Any]:
+        return self._shown(parts.on(tab))
+
+    def _drawn(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
+        """Boxes and strokes from the pad, in the order they were drawn."""
+        try:
+            for mark in marks_of(picked_id(event)):
+                parts = parts.paint(mark) if isinstance(mark, Stroke) else parts.add(sum(mark, ()))
+        except UserError as error:
+            return self._shown(parts.on(parts.tab), str(error))
+        return self._shown(parts)
+
+    def _chosen(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
+        return self._shown(parts.choose(int(picked_id(event))))
+
+    def _edited(self, parts: Parts, *corners: float | None) -> dict[Any, Any]:
+        """Numbers that were typed, when the field is left or Enter pressed."""
+        if parts.box is None or corners == parts.box.box:
+            return {self.state: parts}
+        return self._changed(lambda now: now.edit(corners), parts)
+
+    def _changed(self, change: Callable[[Parts], Parts], parts: Parts) -> dict[Any, Any]:
+        try:
+            return self._shown(change(parts))
+        except UserError as error:
+            return self._shown(parts.on(parts.tab), str(error))
+
+    def _brush(self, parts: Parts, width: float, erase: bool) -> dict[Any, Any]:
+        return self._shown(parts.brush(width / 200 * max(parts.size), erase))
+
+    # ------------------------------------------------------------------------------------- drawing
+
+    def fresh(self, query: Query) -> dict[Any, Any]:
+        """Another picture: nothing chosen, or the boxes that came with it."""
+        parts = Parts.of(query)
+        parts = replace(parts, radius=BRUSH_WIDTH / 200 * max(parts.size))
+        return {
+            **self._shown(parts),
+            self.pad: gr.update(
+                value=marks(parts),
+                photo=photo(query.image),
+                aspect=query.image.width / query.image.height,
+            ),
+            self.tabs: gr.update(selected=parts.tab),
+            self.width: BRUSH_WIDTH,
+            self.erase: False,
+        }
+
+    @property
+    def fresh_outputs(self) -> list[Any]:
+        """What another picture changes in this panel."""
+        return [*self.outputs, self.tabs, self.width, self.erase]
+
+    def _shown(self, parts: Parts, refused: str = "") -> dict[Any, Any]:
+        """Everything that follows from the choice."""
+        corners = parts.box.box if parts.box else (None,) * 4
+        there = [parts.picture, bool(parts.boxes), bool(parts.boxes), *[bool(parts.strokes)] * 2]
+        return {
+            self.state: parts,
+            self.line: line(parts, refused) if parts.picture else "",
+            self.pad: marks(parts) if parts.picture else NO_PICTURE,
+            self.list: box_list(parts),
+            **{
+                number: gr.update(value=value, interactive=parts.box is not None)
+                for number, value in zip(self.numbers, corners, strict=True)
+            },
+            **{
+                button: gr.update(interactive=can)
+                for button, can in zip(self.buttons, there, strict=True)
+            },
+        }

@@ -1,0 +1,117 @@
+"""Parts of one picture, attributed one after another, row under row to be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from app.markup import AT_ONCE, Unit, block, data_uri, heading, label_of, name_of, pickable, text
+from app.panels.gallery import Gallery, thumbnail
+from app.parts import outlined
+from app.session import Session
+from attribution.engine import Engine
+from attribution.regions import key
+from attribution.types import Attribution, Query
+
+MOST_ROWS = 8
+SHOWN = 12
+WHOLE_PICTURE = "whole picture"
+LEAD = (
+    "Each part of this picture that you asked about, with what mattered most for it. A row stays "
+    "until another picture is made."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One answered question: the part (its key and its words), and the best of the answer."""
+
+    part: str
+    words: str
+    query: Query
+    answer: Attribution
+
+
+class Rows:
+    """Rows of a picture's parts; hidden until there are two to compare."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.gallery = Gallery(engine)
+        self.titles = {m["name"]: m["title"] for m in engine.methods()}
+        self.state: gr.State = gr.State(())
+        with gr.Column(visible=False, elem_id="rows-box") as self.box:
+            block(heading(None, "Part by part", LEAD))
+            self.rows = pickable(elem_id="rows")
+            self.clear = gr.Button("Clear the rows", size="sm", min_width=130, elem_id="rows-clear")
+        self.outputs = [self.state, self.box, self.rows]
+        self.clear.click(self.cleared, outputs=self.outputs, **AT_ONCE)
+
+    def cleared(self) -> dict[Any, Any]:
+        """Another picture has no rows yet."""
+        return {self.state: (), self.box: gr.update(visible=False), self.rows: ""}
+
+    def joined(self, session: Session, lines: tuple[Line, ...]) -> dict[Any, Any]:
+        """With the session's answer as the last row, in the place of the same question's."""
+        query, answer = session.query, session.answer
+        if query is None or answer is None:
+            return {self.state: lines}
+        part = key(query)
+        words = next((row.words for row in lines if row.part == part), "") or name_part(
+            query, lines
+        )
+        light = replace(answer, cells=None, heatmaps={}, control=None)
+        kept = [row for row in lines if (row.part, row.answer.method) != (part, answer.method)]
+        lines = (*kept, Line(part, words, query, light))[-MOST_ROWS:]
+        return {
+            self.state: lines,
+            self.box: gr.update(visible=len(lines) > 1),
+            self.rows: self.draw(lines),
+        }
+
+    def draw(self, lines: tuple[Line, ...]) -> str:
+        """Every row: the part on the left, the best records on the right."""
+        whole = next((row for row in lines if not row.part), None)
+        return f'<div class="w-rows">{"".join(self._row(row, whole) for row in lines)}</div>'
+
+    def _row(self, row: Line, whole: Line | None) -> str:
+        answer, method = row.answer, self.titles.get(row.answer.method, row.answer.method)
+        unit = Unit.of(answer.scores)
+        cards = "".join(
+            f'<li><button type="button" class="w-card" data-id="{text(record.id)}" '
+            f'aria-label="{text(row.words)}, number {i + 1}: {text(name_of(record))}. Open.">'
+            f'<span class="w-thumb">{thumbnail(record, self.gallery.engine.index_hash)}</span>'
+            f'<span class="w-label"><b>#{i + 1}</b> {unit.show(float(answer.scores[i]))}</span>'
+            "</button></li>"
+            for i, record in enumerate(self.gallery.records(answer.ids[:SHOWN]))
+        )
+        seen = f'<img src="{data_uri(outlined(row.query))}" alt="Your picture, {text(row.words)}">'
+        caption = (
+            f"<b>{text(row.words)}</b><br>{text(method)}, {label_of(answer.kind)} {unit.words}"
+        )
+        return (
+            f'<section class="w-row" aria-label="{text(row.words)}, {text(method)}">'
+            f"<figure>{seen}<figcaption>{caption}{common(row, whole)}</figcaption></figure>"
+            f'<ol class="w-run">{cards}</ol></section>'
+        )
+
+
+def common(row: Line, whole: Line | None) -> str:
+    """How many of the shown records the whole picture's row of the same method has too."""
+    if whole is None or whole is row or whole.answer.method != row.answer.method:
+        return ""
+    shared = len(set(row.answer.ids[:SHOWN]) & set(whole.answer.ids[:SHOWN]))
+    return f"<br>{shared} of {SHOWN} as for the whole"
+
+
+def name_part(query: Query, lines: tuple[Line, ...]) -> str:
+    """What a part is called: parts of a kind are counted in the order they were asked about."""
+    if not key(query):
+        return WHOLE_PICTURE
+    if any(region.mask is not None for region in query.regions):
+        kind = "painted part"
+    else:
+        kind = "box" if len(query.regions) == 1 else f"{len(query.regions)} boxes,"
+    named = {row.words for row in lines if row.words.startswith(f"{kind} ")}
+    return f"{kind} {len(named) + 1}"

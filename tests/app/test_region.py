@@ -1,0 +1,125 @@
+"""Choosing a part, without a browser: what was drawn, what it covers, what rows are called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.pad import counted, marks
+from app.panels.rows import Line, name_part
+from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, marks_of, outlined, painted
+from app.session import Comparison, Session
+from attribution.regions import key
+from attribution.types import Query, Region, UserError
+from tests.attribution import answers
+from tests.tiny import tiny_images
+
+
+def query(size: tuple[int, int] = (100, 50), *regions: Region) -> Query:
+    return Query("a", tiny_images(1)[0].resize(size), regions=regions)
+
+
+def test_only_the_open_tab_counts_and_the_others_keep_what_they_hold() -> None:
+    parts = Parts.of(query()).on(BOXES).add((10, 10, 60, 30)).on(BRUSH)
+    parts = parts.paint(Stroke(((90.0, 40.0),), 5.0))
+    (mask,) = parts.regions
+    assert mask.mask is not None and mask.mask.size == (100, 50)
+    assert parts.on(WHOLE).regions == () and parts.on(WHOLE).share == 1.0
+    assert parts.on(BOXES).regions == (Region((10, 10, 60, 30)),)
+    assert parts.on(BOXES).share == pytest.approx(0.2)
+    assert parts.share == pytest.approx(np.pi * 25 / 5000, rel=0.1)
+
+
+def test_boxes_are_added_chosen_edited_removed_and_cleared() -> None:
+    parts = Parts.of(query()).on(BOXES).add((-5, 10, 20.04, 30)).add_first()
+    assert parts.boxes == (Region((0, 10, 20, 30)), Region((25, 12.5, 75, 37.5)))
+    assert parts.current == 1
+    parts = parts.edit((30, 12.5, 75, 37.5))
+    assert parts.box == Region((30, 12.5, 75, 37.5)) and len(parts.boxes) == 2
+    parts = parts.choose(0).remove()
+    assert parts.boxes == (Region((30, 12.5, 75, 37.5)),) and parts.current == 0
+    assert parts.choose(7).current == 0
+    assert parts.clear().regions == () and "No box yet" in counted(parts.clear())
+    for refused in ((50, 0, 40, 9), (100, 0, 120, 9), (None, 0, 1, 1)):
+        with pytest.raises(UserError):
+            parts.add(refused)
+        with pytest.raises(UserError):
+            parts.edit(refused)
+    full = parts
+    for i in range(15):
+        full = full.add((i, 0, i + 1, 1))
+    with pytest.raises(UserError, match="limit"):
+        full.add((0, 0, 9, 9))
+
+
+def test_every_change_is_drawn_anew() -> None:
+    steps = [Parts.of(query()).on(BOXES)]
+    steps.append(steps[-1].on(BOXES))  # after a refusal
+    steps.append(steps[-1].add((0, 0, 9, 9)))
+    assert len({marks(parts) for parts in steps}) == 3
+
+
+def test_what_the_pad_sends_is_checked() -> None:
+    sent = [{"box": [9, 8, 1, 2]}, {"stroke": [[1, 2], [3, 4]], "radius": 2, "erase": True}]
+    assert marks_of(json.dumps(sent)) == [
+        ((1, 2), (9, 8)),
+        Stroke(((1.0, 2.0), (3.0, 4.0)), 2.0, erase=True),
+    ]
+    for wrong in (
+        *("", "5", "[5]", "null", '[{"box": [1, 2]}]', '[{"box": "abcd"}]', '[{"stroke": []}]'),
+        *('[{"box": [1, 2, NaN, 4]}]', '[{"stroke": [], "radius": 1, "erase": false}]'),
+        '[{"stroke": [[1, 1e999]], "radius": 1, "erase": false}]',
+    ):
+        with pytest.raises(UserError, match="draw it again"):
+            marks_of(wrong)
+
+
+def test_strokes_cover_their_path_and_the_eraser_takes_away() -> None:
+    line = Stroke(((10.0, 25.0), (90.0, 25.0)), 5.0)
+    mask = np.asarray(painted((line,), (100, 50)))
+    assert mask.shape == (50, 100) and mask[25, 10:90].min() == 255
+    assert mask[:19].max() == 0 and mask[32:].max() == 0
+    assert mask.sum() / 255 == pytest.approx(80 * 10 + np.pi * 25, rel=0.05)
+    gone = painted((line, replace(line, radius=8.0, erase=True)), (100, 50))
+    assert gone.getbbox() is None
+    nothing = Parts.of(query()).on(BRUSH).paint(replace(line, erase=True))
+    assert nothing.regions == () and "Nothing painted yet" in counted(nothing)
+    assert nothing.undo().strokes == ()
+
+
+def test_a_picture_with_boxes_comes_with_them() -> None:
+    parts = Parts.of(query((100, 50), Region((1, 2, 3, 4))))
+    assert parts.tab == BOXES and parts.regions == (Region((1, 2, 3, 4)),)
+    assert Parts().picture is False and Parts.of(query()).tab == WHOLE
+
+
+def test_the_part_is_shown_and_the_rest_faded() -> None:
+    picture = Image.new("RGB", (400, 200), "red")
+    whole = outlined(Query("a", picture))
+    assert whole.size == (320, 160) and np.ptp(np.asarray(whole), axis=(0, 1)).max() == 0
+    part = np.asarray(outlined(Query("a", picture, regions=(Region((0, 0, 200, 200)),))))
+    assert part[80, 40].tolist() == [255, 0, 0] and part[80, 280].min() > 150
+
+
+def test_rows_are_named_in_the_order_they_were_asked() -> None:
+    box, other = Region((0, 0, 9, 9)), Region((9, 9, 20, 20))
+    mask = Region((0, 0, 9, 9), painted((Stroke(((5.0, 5.0),), 4.0),), (100, 50)))
+    lines: tuple[Line, ...] = ()
+    asked = [query(), query((100, 50), box), query((100, 50), other), query((100, 50), mask)]
+    for one in [*asked, query((100, 50), box, other)]:
+        lines = (*lines, Line(key(one), name_part(one, lines), one, answers.attribution()))
+    assert [row.words for row in lines] == [
+        *("whole picture", "box 1", "box 2", "painted part 1", "2 boxes, 1")
+    ]
+
+
+def test_answers_about_another_part_are_not_compared() -> None:
+    session = Session(query=query()).about((Region((0, 0, 9, 9)),))
+    assert session.query is not None
+    of_part = Comparison(("abu",)).about(key(session.query)).answered(answers.attribution())
+    assert of_part.about(key(session.query)) is of_part
+    assert of_part.about("").answers == () and of_part.about("").chosen == ("abu",)
