@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 import pytest
 
+from attribution.precision import NAMES
 from attribution.scoring import reduce_cells
 from evaluation import candidates, exhaustive, forgetting, precision, self_influence, shortlist
 from evaluation.answers import Answers
@@ -167,9 +168,12 @@ def test_fewer_dimensions_are_parts_of_the_stored_ones():
 def test_low_precision_is_compared_with_float32(tiny_index, tmp_path, capsys):
     more = (*SHORT[:-1], "1", "--records", "8", "--timesteps", "375")
     assert evaluate("precision", tiny_index, tmp_path, *more) == 0
-    assert "bfloat16 autocast" in capsys.readouterr().out
-    lines = read_lines(tmp_path / "results" / "precision.jsonl")[1:]
-    assert all(-1 <= line["fresh"] <= 1 for line in lines)
+    said = capsys.readouterr().out
+    assert "bfloat16 autocast" in said and "probe chooses here" in said
+    *lines, probe = read_lines(tmp_path / "results" / "precision.jsonl")[1:]
+    assert [line["variant"] for line in lines] == ["bfloat16 autocast", "bfloat16 weights"]
+    assert all(-1 <= line["fresh"] <= 1 and line["speed"] > 0 for line in lines)
+    assert {line["judged_records"] for line in lines} == {8} and probe["name"] in NAMES
 
 
 def test_float32_agrees_with_itself(tiny_index):
