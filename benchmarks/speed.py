@@ -1,6 +1,10 @@
 """A warm default query on the index by stage, beside generating its image, in one process.
 
-python -m benchmarks speed --queries 3
+python -m benchmarks speed              # about two minutes on four cores
+python -m benchmarks speed --exhaustive --queries 1
+
+A short query first fills caches and probes the machine. No further query is begun once `--seconds`
+have passed; the same command goes on with those that are left.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ import time
 from statistics import median
 from typing import Any
 
+import torch
+
 from attribution import defaults
+from attribution.methods.registry import METHODS
 from attribution.types import Attribution, Query
 from benchmarks.unet_clock import clocked
 from evaluation.answers import last
@@ -27,6 +34,7 @@ STEPS = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `speed`."""
     parser.add_argument("--queries", type=int, default=3, metavar="N", help="after one to warm up")
+    parser.add_argument("--seconds", type=float, default=90.0, help="begin no query after these")
     parser.add_argument("--method", default=defaults.METHOD)
     parser.add_argument("--exhaustive", action="store_true")
 
@@ -39,9 +47,23 @@ def run(args: argparse.Namespace) -> None:
     prompts = [prompt for _, prompt in fixed_prompts(args.queries + 1)]
     left = [prompt for prompt in prompts[1:] if prompt not in results.units]
     if left:
-        _measure(world.engine, prompts[0], args)  # warm: caches filled, pages touched
+        _warm_up(world.engine, prompts[0], args.method)
+    began = time.perf_counter()
     for prompt in left:
         results.add(prompt, **_measure(world.engine, prompt, args))
+        if time.perf_counter() - began > args.seconds:
+            break
+
+
+def _warm_up(engine: Any, prompt: str, method: str) -> None:
+    """Caches filled, pages touched, precision probed: a few steps and as few candidates as can be
+    shown.
+    """
+    query = last(engine.generate(prompt, seed_of(prompt), steps=4), Query)
+    few = {"shortlist": 1} if METHODS[method].kind == "unlearning" else {}
+    last(
+        engine.attribute(query, (method,), min(defaults.TOP_K, engine.n_train), **few), Attribution
+    )
 
 
 def _measure(engine: Any, prompt: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -55,6 +77,8 @@ def _measure(engine: Any, prompt: str, args: argparse.Namespace) -> dict[str, An
         job = engine.attribute(query, (args.method,), top_k, args.exhaustive)
         answer = last(job, Attribution)
         total = time.perf_counter() - began
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    racing = answer.params.get("racing")
     return {
         "generate": round(generated, 3),
         "attribute": round(total, 3),
@@ -65,7 +89,10 @@ def _measure(engine: Any, prompt: str, args: argparse.Namespace) -> dict[str, An
         "candidates": answer.candidates,
         "candidate_source": answer.candidate_source,
         "evaluated_cells": answer.evaluated_cells,
+        "finalists": racing["finalists"] if racing else None,
+        "precision": (answer.params.get("precision") or {}).get("name"),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_gpu_mib": round(gpu / 2**20),
     }
 
 
@@ -91,7 +118,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         Figure(
             "share of scoring inside UNet forwards", f"{share:.2f}", f">= {TARGET}", share >= TARGET
         ),
-        Figure("peak memory", f"{max(unit['peak_mib'] for unit in units):,} MiB"),
+        Figure("peak memory", _peak(units)),
     )
     stages = list(dict.fromkeys(stage for unit in units for stage in unit["stages"]))
     table = [("stage", "seconds", "share")]
@@ -99,9 +126,17 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         seconds = middle("stages", stage)
         table.append((stage, f"{seconds:.2f}", f"{seconds / middle('attribute'):.0%}"))
     first = units[0]
+    raced = f", {first['finalists']} to the end" if first.get("finalists") else ""
     note = (
         f"Medians of {len(units)} warm queries; {first['candidates']} candidates "
-        f"({first['candidate_source']}), {first['evaluated_cells']:,} cells, {rate:.0f} UNet "
-        "forwards a second while scoring."
+        f"({first['candidate_source']}){raced}, {middle('evaluated_cells'):,.0f} cells, {rate:.0f} "
+        f"UNet forwards a second while scoring, in {first.get('precision') or 'float32'}."
     )
     return Summary(figures, tuple(table), (note,))
+
+
+def _peak(units: list[dict[str, Any]]) -> str:
+    """Of the process, and of the GPU where it was used."""
+    gpu = max(unit.get("peak_gpu_mib", 0) for unit in units)
+    beside = f", GPU {gpu:,} MiB" if gpu else ""
+    return f"{max(unit['peak_mib'] for unit in units):,} MiB{beside}"

@@ -39,7 +39,11 @@ def test_the_share_of_scoring_and_the_medians_are_reported():
     summary = speed.summarise({"settings": {}}, [unit])
     assert [figure.passed for figure in summary.figures] == [None, None, True, None]
     assert ("score", "8.00", "80%") in summary.table
-    assert "100 UNet forwards a second" in summary.notes[0]
+    assert "100 UNet forwards a second while scoring, in float32" in summary.notes[0]
+    raced = unit | {"finalists": 64, "precision": "bfloat16", "peak_gpu_mib": 12}
+    summary = speed.summarise({"settings": {}}, [raced])
+    assert "(shortlist), 64 to the end" in summary.notes[0] and "bfloat16" in summary.notes[0]
+    assert summary.figures[3].value == "900 MiB, GPU 12 MiB"
 
 
 def test_a_free_port_can_be_bound():
