@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from attribution import layout
-from attribution.integrity import model_files, model_table, read_json, table_hash
+from attribution.integrity import entry_of, model_files, model_table, read_json, table_hash
 from attribution.manifest import model_of
 from attribution.types import UserError
 
 CLIP = "clip"
+# Older hub models have no other weights (openai/clip-vit-base-patch32, facebook/dino-vitb16);
+# transformers reads tensors from them and runs nothing. They stay on the hub.
+PICKLED = "pytorch_model.bin"
 
 
 def pipeline(args: argparse.Namespace, old: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,10 +49,13 @@ def clip(args: argparse.Namespace, old: Mapping[str, Any]) -> list[dict[str, Any
 
 def entry(role: str, folder: Path, path: str | None) -> dict[str, Any]:
     """What a manifest says of the model in `folder`; `path` is its place in the index, None for a
-    hub model. UserError without weights.
+    hub model. UserError without weights, and for pickled ones in a folder: they could run anything.
     """
     table = model_table(folder)
-    if not any(name.endswith(".safetensors") for name in table):
+    there = any(name.endswith(".safetensors") for name in table)
+    if path is None and not there and (folder / PICKLED).is_file():
+        table, there = table | {PICKLED: entry_of(folder / PICKLED)}, True
+    if not there:
         raise UserError(f"no weights in {folder}: expected a saved model with .safetensors files")
     place = {"path": path, "_from": folder} if path else {}
     return {"role": role, **place, "sha256": table_hash(table), "files": table}
@@ -77,9 +83,11 @@ def _downloaded(model: str, revision: str | None, pipeline: bool) -> str:
         return str(DiffusionPipeline.download(model, revision=revision, use_safetensors=True))
     from huggingface_hub import snapshot_download
 
-    return snapshot_download(
-        model, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"]
-    )
+    patterns = ["*.json", "*.txt", "*.safetensors"]
+    folder = snapshot_download(model, revision=revision, allow_patterns=patterns)
+    if not any(Path(folder).glob("*.safetensors")):
+        folder = snapshot_download(model, revision=revision, allow_patterns=[*patterns, PICKLED])
+    return folder
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from attribution.encoders import ClassTokenEncoder, encoder_of
 from attribution.features import upright_and_mirrored
 from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.types import Query, UserError
+from precompute import models
 from precompute.__main__ import main
 from tests.precompute.worlds import image_folder, make_index, tiny_clip, tiny_dinov2, tiny_vit
 from tests.tiny import tiny_images
@@ -77,6 +80,18 @@ def test_a_wrong_model_leaves_the_index_as_it_was(world, tmp_path, capsys):
     assert "it is of type 'clip'" in capsys.readouterr().err
     assert not (world / "encoders").exists() and not (world / "extras.json").exists()
     assert not Index.open(world, "full").has_rows("dino")
+
+
+def test_pickled_weights_are_taken_from_the_hub_only(tmp_path):
+    folder = tiny_vit(tmp_path / "net")
+    pictures = tiny_images(2)
+    expected = ClassTokenEncoder.load(folder).images(pictures)
+    torch.save(load_file(folder / "model.safetensors"), folder / models.PICKLED)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights in"):
+        models.entry("dino", folder, "encoders/dino")
+    assert models.PICKLED in models.entry("dino", folder, None)["files"]
+    assert torch.equal(ClassTokenEncoder.load(folder).images(pictures), expected)
 
 
 def test_an_encoder_trained_anew_needs_rebuild(world, capsys):

@@ -1,0 +1,1 @@
+"""Trains the embedded DINO and DINOv2 on the training drawings alone; `precompute train dino`."""
