@@ -23,12 +23,12 @@ from app.panels.region import Part
 from app.panels.rows import Rows
 from app.panels.run import Run
 from app.panels.share import WHOLE_LINK, Share
-from app.parts import Parts
+from app.parts import Parts, linked
 from app.session import Comparison, Session
 from app.status import visitor
 from attribution import defaults, validate
 from attribution.engine import Engine
-from attribution.types import Attribution, Example, Progress, Region, UserError
+from attribution.types import Attribution, Example, Progress, UserError
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Uploads and pictures of past visits are looked for every half hour and go when they are an hour
@@ -280,11 +280,6 @@ class _Page:
             self.run.top_k: top_k,
         }
 
-    def _linked_regions(self, text: str) -> tuple[Region, ...]:
-        """Boxes of a link, x0,y0,x1,y1;..., in pixels of a generated picture."""
-        size = (self.engine.resolution, self.engine.resolution)
-        return validate.regions([box.split(",") for box in text.split(";") if box], size)
-
     def _link(self, session: Session, comparison: Comparison, request: gr.Request) -> Updates:
         """Follow ?prompt=&seed=&method=&k=&region=: from a saved example at once, else by making
         the picture again.
@@ -298,7 +293,7 @@ class _Page:
             known = {m["name"]: m for m in self.engine.methods()}
             (method,) = validate.methods([asked.get("method", defaults.METHOD)], known)
             top_k = validate.top_k(asked.get("k", str(defaults.TOP_K)), self.engine.n_train)
-            regions = self._linked_regions(asked.get("region", ""))
+            regions = linked(asked.get("region", ""), (self.engine.resolution,) * 2)
         except (UserError, ValueError) as error:
             gr.Warning(f"The link cannot be followed: {error}.", title="Link")
             return {self.session: session}

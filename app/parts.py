@@ -137,6 +137,11 @@ class Parts:
         return replace(self, revision=self.revision + 1, **changes)
 
 
+def linked(text: str, size: tuple[int, int]) -> tuple[Region, ...]:
+    """Boxes of a link, x0,y0,x1,y1;..., of a picture of `size`; UserError for anything else."""
+    return validate.regions([box.split(",") for box in text.split(";") if box], size)
+
+
 def rounded(region: Region) -> Region:
     """A box to a tenth of a pixel, no thinner than that: what the number fields show."""
     x0, y0, x1, y1 = (round(value, 1) for value in region.box)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.pad import counted, marks
 from app.panels.rows import Line, name_part
-from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, marks_of, outlined, painted
+from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, linked, marks_of, outlined, painted
 from app.session import Comparison, Session
 from attribution.regions import key
 from attribution.types import Query, Region, UserError
@@ -89,6 +89,15 @@ def test_strokes_cover_their_path_and_the_eraser_takes_away() -> None:
     nothing = Parts.of(query()).on(BRUSH).paint(replace(line, erase=True))
     assert nothing.regions == () and "Nothing painted yet" in counted(nothing)
     assert nothing.undo().strokes == ()
+
+
+def test_boxes_of_a_link() -> None:
+    assert linked("", (64, 64)) == ()
+    found = linked("0,1.5,4,8;9,9,99,12", (64, 64))
+    assert found == (Region((0, 1.5, 4, 8)), Region((9, 9, 64, 12)))
+    for wrong in ("1,2,3", "a,b,c,d", "9,9,9,9", "1,2,3,4;70,0,80,9"):
+        with pytest.raises(UserError):
+            linked(wrong, (64, 64))
 
 
 def test_a_picture_with_boxes_comes_with_them() -> None:
