@@ -63,7 +63,8 @@ def choose(answer: Attribution, seed: int, decoys: Sequence[Attribution] = ()) -
 
 def _decoys(lower: Sequence[str], answers: Sequence[Attribution], dice: random.Random) -> list[str]:
     """At most one of each answer's top that is among `lower`."""
-    there, found = set(lower), []
+    there = set(lower)
+    found: list[str] = []
     for answer in answers:
         high = [name for name in answer.ids[:HIGH] if name in there and name not in found]
         if high and len(found) < DECOYS:

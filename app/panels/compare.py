@@ -195,8 +195,9 @@ class Compare:
     ) -> Iterator[Progress | Attribution | Failure]:
         """One method; what goes wrong in it is its own."""
         try:
-            with closing(self.jobs.attribute(query, (name,), self.top_k)) as items:
-                for item in items:
+            job: Any = self.jobs.attribute(query, (name,), self.top_k)
+            with closing(job):
+                for item in job:
                     if isinstance(item, Progress):
                         stage = f"{self.titles[name]} ({count}): {item.stage}"
                         item = replace(item, stage=stage, partial=None)

@@ -18,7 +18,7 @@ SYMBOLS = (
     r"its error on a picture, $\tau(\hat z, z)$ the score."
 )
 # KaTeX comes with gradio and is served by this page's own server.
-DELIMITERS = [
+DELIMITERS: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "$", "right": "$", "display": False},
 ]
