@@ -26,6 +26,7 @@ TINY = DetectorConfig(
     warmup_steps=1,
     decay_steps=1,
     ema_decay=0.5,
+    logit_prior=0.0,  # untrained, yet half sure of everything: there is something to look at
 )
 
 

@@ -19,9 +19,12 @@ import pytest
 
 from app.launch import launch
 from attribution import layout, saved
+from attribution.detection.registry import ENCODER
 from attribution.engine import Engine
 from attribution.types import Attribution
+from precompute.extras import install_encoder
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
+from tests.tiny_detector import tiny_detector
 
 RECORDS = 40
 HELD_OUT = 4
@@ -62,11 +65,14 @@ class Site:
 
 @pytest.fixture(scope="session")
 def tiny_index(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of 40 synthetic pictures, 4 of them held out, with a tiny CLIP."""
+    """An index of 40 synthetic pictures, 4 of them held out, with a tiny CLIP and a tiny detector.
+    """
     root = tmp_path_factory.mktemp("world")
     data = image_folder(root / "data", RECORDS, held_out=HELD_OUT, side=32)
     clip = tiny_clip(root / "clip")
-    return make_index(root / "index", tiny_model, data, "--clip", str(clip))
+    index = make_index(root / "index", tiny_model, data, "--clip", str(clip))
+    install_encoder(index, ENCODER, tiny_detector(root / "detector"))
+    return index
 
 
 @pytest.fixture(scope="session")

@@ -136,9 +136,26 @@ def test_files_of_the_server_cannot_be_read(site: Site) -> None:
     assert httpx.get(f"{site.url}gradio_api/file=/etc/passwd").status_code in (403, 404)
 
 
-def test_detect_validates_and_says_not_yet(client: Client, picture: Path, tmp_path: Path) -> None:
+def test_detect_returns_boxes_in_pixels_best_first(client: Client, picture: Path) -> None:
+    call = {"image": handle_file(picture), "text": "a dog. a house.", "threshold": 0.1}
+    found = client.predict(**call, detector="grounding-dino", api_name="/detect")
+    assert found and found == client.predict(**call, api_name="/detect")
+    for one in found:
+        x0, y0, x1, y1 = one["box"]
+        assert 0 <= x0 < x1 <= RESOLUTION and 0 <= y0 < y1 <= RESOLUTION
+        assert set(one) == {"box", "score", "label"} and one["label"] in ("a dog", "a house")
+    scores = [one["score"] for one in found]
+    assert scores == sorted(scores, reverse=True) and min(scores) > 0.1
+    looked = client.predict(**call, detector="attention", api_name="/detect")
+    assert {one["label"] for one in looked} <= {"a dog", "a house"}
+
+
+def test_detect_refuses_in_words(client: Client, picture: Path, tmp_path: Path) -> None:
     call = {"image": handle_file(picture), "threshold": 0.3, "detector": "grounding-dino"}
-    assert "not available yet" in refused(client, **call, text="a dog.", api_name="/detect")
+    other = {**call, "detector": "yolo"}
+    assert "nknown detector" in refused(client, **other, text="a dog.", api_name="/detect")
+    other["detector"] = "groundingdino-py"
+    assert "not installed" in refused(client, **other, text="a dog.", api_name="/detect")
     assert "empty" in refused(client, **call, text=" ", api_name="/detect")
     call["threshold"] = 2.0
     assert "threshold" in refused(client, **call, text="a dog.", api_name="/detect")
