@@ -88,7 +88,7 @@ def fits(page: Any) -> bool:
 
 
 def inside(page: Any) -> bool:
-    """Nothing of step 4 is cut off at the right; strips scroll by themselves."""
+    """Nothing of the last step is cut off at the right; strips scroll by themselves."""
     return page.evaluate(
         """() => [...document.querySelectorAll('#step-further :is(p, .w-card, .w-scroll)')]
           .filter(e => e.offsetParent && !e.closest('.w-run'))
