@@ -41,6 +41,8 @@ def settle(context: Context, delta: Mapping[str, Tensor]) -> Probe:
 
 
 def _probe(context: Context, delta: Mapping[str, Tensor]) -> Probe:
+    if not lower(context.denoiser.device):
+        return Probe()
     denoiser, parts = replace(context.denoiser, objective="loss"), _batches(context)
     base, device = context.base_loss(), context.denoiser.device
     few = CPU_SAMPLES if device.type == "cpu" else len(parts[0][0].latents)

@@ -10,9 +10,10 @@ import pytest
 from attribution import defaults
 from attribution.denoiser import Denoiser
 from attribution.index import Index
+from attribution.methods import probing
 from attribution.methods.registry import METHODS, Context
 from attribution.methods.rescoring import measured_recall
-from attribution.precision import FLOAT32, Probe
+from attribution.precision import BFLOAT16, FLOAT32, Probe
 from attribution.reduce import reduce_cells, timesteps_seen
 from attribution.report import full_scores
 from attribution.timeline import rerank
@@ -172,8 +173,6 @@ def test_a_precision_that_is_given_is_not_probed(context, query, monkeypatch):
 
 def test_a_low_precision_reaches_scores_and_noise_floor(context, query, whole, monkeypatch):
     """bfloat16 is slow here, but it has to work: its floor is its own."""
-    from attribution.precision import BFLOAT16
-
     low = Context(replace(context.denoiser), context.index, probe=Probe(BFLOAT16))
     found = run(METHODS["abu"].build(low), query, ids=list(whole.ids), fresh_base=False)
     assert found.params["precision"]["name"] == "bfloat16"
@@ -192,3 +191,28 @@ def test_the_measured_recall_speaks_only_of_answers_like_those(raced, monkeypatc
     assert measured_recall(replace(raced, method="clip"), "a" * 64) is None
     monkeypatch.setattr(defaults, "SHORTLIST_RECALL", None)
     assert measured_recall(raced, "a" * 64) is None
+
+
+def test_the_probe_compares_real_scores_and_leaves_the_weights(context, abu, query, monkeypatch):
+    """As on a machine with fast half types: what it looks at, and what it settles on."""
+    found = {}
+
+    def choose(precisions, few, differences):
+        few(BFLOAT16)
+        found.update({p: differences(p) for p in (FLOAT32, *precisions)})
+        return Probe(BFLOAT16, {"bfloat16": {"speed": 2.0}})
+
+    monkeypatch.setattr(probing, "lower", lambda device: (BFLOAT16,))
+    monkeypatch.setattr(probing, "choose", choose)
+    monkeypatch.setattr(probing, "_FOUND", {})
+    *_, unlearned = abu.unlearn(query, **SMALL)
+    before = snapshot(context.denoiser)
+    fresh = Context(replace(context.denoiser), context.index)
+    assert probing.settle(fresh, unlearned.delta) is probing.settle(fresh, unlearned.delta)
+    assert_same(context.denoiser, before)
+    assert fresh.denoiser.precision == BFLOAT16 and context.denoiser.precision == FLOAT32
+    exact, low = found[FLOAT32], found[BFLOAT16]
+    assert exact.shape == low.shape == (len(context.index.train_rows),)
+    assert 0 < np.abs(exact - low).max() < 1.0 and np.abs(exact).max() > 0
+    again = Context(replace(context.denoiser), context.index)
+    assert probing.settle(again, {}) is fresh.probe
