@@ -32,6 +32,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "evaluation.localisation",
         "does a region of a picture of two objects find its own object?",
     ),
+    "detector": ("evaluation.detector", "AP50 of the embedded GroundingDINO on collages"),
+    "attention": (
+        "evaluation.attention",
+        "the model's own attention: heat inside the box of what a word names",
+    ),
     "precision": ("evaluation.precision", "low-precision scores against float32"),
     "abc": ("evaluation.abc", "exemplars of customised models, plain against tuned features"),
     "knn": (
@@ -42,6 +47,13 @@ VERBS: dict[str, tuple[str, str]] = {
         "evaluation.projection",
         "what the dimension of the gradient methods' rows costs in rank correlation",
     ),
+    "seed-consistency": (
+        "evaluation.seed_consistency",
+        "do models that differ in their seed draw alike? trains the proof world's ensemble",
+    ),
+    "tune": ("evaluation.tune", "settings of every method, chosen by retraining on tuning queries"),
+    "leave-k-out": ("evaluation.leave_k_out", "remove what a method found, retrain, look again"),
+    "tables": ("evaluation.tables", "tables and figures of leave-K-out"),
     "report": ("evaluation.report", "write evaluation/results/README.md from all results"),
 }
 

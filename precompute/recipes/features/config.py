@@ -14,11 +14,13 @@ from dataclasses import dataclass
 class DinoConfig:
     """ViTModel trained as in DINO (Caron et al., ICCV 2021), Algorithm 1 and Sec. 3."""
 
-    resolution: int = 64  # px of the pictures and of the global crops
-    local_side: int = 32  # px of the local crops
+    resolution: int = 64  # px of the pictures
+    # Crops smaller than the pictures halve the cost, and things in them are as large as there.
+    global_side: int = 48  # px of the global crops
+    local_side: int = 24  # px of the local crops
     local_crops: int = 4
-    global_area: tuple[float, float] = (0.4, 1.0)  # of the picture
-    local_area: tuple[float, float] = (0.1, 0.4)
+    global_area: tuple[float, float] = (0.5, 1.0)  # of the picture
+    local_area: tuple[float, float] = (0.15, 0.45)
     colour: float = 0.5  # how far colours are moved; 1 is as for photographs
     patch: int = 8  # px
     width: int = 128
@@ -28,7 +30,7 @@ class DinoConfig:
     bottleneck: int = 64
     prototypes: int = 1024  # K
     student_temperature: float = 0.1  # τ_s
-    teacher_temperature: tuple[float, float] = (0.04, 0.07)  # τ_t, first and after its warm-up
+    teacher_temperature: float = 0.04  # τ_t
     centre_momentum: float = 0.9  # m of Eq. 4
     momentum: float = 0.99  # λ of the teacher, rising to 1 by a cosine
     batch_size: int = 48
@@ -52,6 +54,7 @@ class DinoV2Config(DinoConfig):
     patch_weight: float = 1.0  # of the iBOT loss
     koleo_weight: float = 0.1
     sinkhorn_rounds: int = 3
+    prototypes: int = 256  # no more than some for each row: Sinkhorn shares the rows among them
     local_crops: int = 3
     seed: int = 1
 

@@ -18,12 +18,12 @@ _LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 def views(
     pixels: torch.Tensor, config: DinoConfig, g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(global crops [2, B, 3, px, px], local crops [n, B, 3, s, s]) of pixels in [-1, 1]."""
+    """(global crops [2, B, 3, g, g], local crops [n, B, 3, l, l]) of pixels in [-1, 1]."""
 
     def view(area: tuple[float, float], side: int) -> torch.Tensor:
         return recoloured(crop(pixels, area, side, g), config.colour, g)
 
-    large = [view(config.global_area, config.resolution) for _ in range(2)]
+    large = [view(config.global_area, config.global_side) for _ in range(2)]
     small = [view(config.local_area, config.local_side) for _ in range(config.local_crops)]
     empty = pixels.new_zeros(0, len(pixels), 3, config.local_side, config.local_side)
     return torch.stack(large), torch.stack(small) if small else empty

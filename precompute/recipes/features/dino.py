@@ -14,12 +14,7 @@ from transformers import ViTConfig, ViTModel
 
 from precompute.recipes.features.config import DinoConfig
 from precompute.recipes.features.crops import views
-from precompute.recipes.features.distil import (
-    Distillation,
-    Head,
-    teacher_temperature,
-    tokens_of,
-)
+from precompute.recipes.features.distil import Distillation, Head, tokens_of
 from precompute.recipes.features.losses import centred, cross_views, health
 
 
@@ -47,21 +42,20 @@ class Dino(Distillation):
         super().__init__({"backbone": build(config), "head": Head(config)}, config)
         self.register_buffer("centre", torch.zeros(config.prototypes))
 
-    def losses(
-        self, pixels: torch.Tensor, step: int, g: torch.Generator
-    ) -> dict[str, torch.Tensor]:
+    def losses(self, pixels: torch.Tensor, g: torch.Generator) -> dict[str, torch.Tensor]:
         """{"loss", …} of a batch in [-1, 1], [B, 3, px, px]; moves the centre."""
         large, small = views(pixels, self.config, g)
         with torch.no_grad():
-            states = tokens_of(self.teacher["backbone"], large.flatten(0, 1))[:, 0]
+            states = self._classes("teacher", large)
             scores = self.teacher["head"](states)
-            target = centred(scores, self.centre, teacher_temperature(self.config, step))
+            target = centred(scores, self.centre, self.config.teacher_temperature)
             self.centre.lerp_(scores.mean(0), 1.0 - self.config.centre_momentum)
-        backbone = self.student["backbone"]
-        classes = [tokens_of(backbone, large.flatten(0, 1))[:, 0]]
-        if len(small):
-            locals_ = small.flatten(0, 1)
-            classes.append(tokens_of(backbone, locals_, interpolate_pos_encoding=True)[:, 0])
+        classes = [self._classes("student", view) for view in (large, small) if len(view)]
         student = self.student["head"](torch.cat(classes)).unflatten(0, (-1, len(pixels)))
         loss = cross_views(target.unflatten(0, (2, -1)), student, self.config.student_temperature)
         return {"loss": loss, **health(target, states)}
+
+    def _classes(self, side: str, crops: torch.Tensor) -> torch.Tensor:
+        """Class tokens [V * B, width] of crops [V, B, 3, px, px]."""
+        backbone = getattr(self, side)["backbone"]
+        return tokens_of(backbone, crops.flatten(0, 1), interpolate_pos_encoding=True)[:, 0]

@@ -17,7 +17,6 @@ from precompute.recipes.features.crops import masks, views
 from precompute.recipes.features.distil import (
     Distillation,
     Head,
-    teacher_temperature,
     tokens_of,
 )
 from precompute.recipes.features.losses import (
@@ -53,16 +52,14 @@ class DinoV2(Distillation):
         parts = {"backbone": build(config), "head": Head(config), "patches": Head(config)}
         super().__init__(parts, config)
 
-    def losses(
-        self, pixels: torch.Tensor, step: int, g: torch.Generator
-    ) -> dict[str, torch.Tensor]:
+    def losses(self, pixels: torch.Tensor, g: torch.Generator) -> dict[str, torch.Tensor]:
         """{"loss", "dino", "ibot", "koleo", …} of a batch in [-1, 1], [B, 3, px, px]."""
         config, n = self.config, len(pixels)
         large, small = views(pixels, config, g)
         large = large.flatten(0, 1)
-        side = config.resolution // config.patch
+        side = config.global_side // config.patch
         hidden = masks(len(large), side, config.masked_images, config.masked_patches, g)
-        target, patch_target, teacher_classes = self._teach(large, hidden, step)
+        target, patch_target, teacher_classes = self._teach(large, hidden)
         states = tokens_of(self.student["backbone"], large, bool_masked_pos=hidden)
         classes = [states[:, 0]]
         if len(small):
@@ -82,15 +79,17 @@ class DinoV2(Distillation):
 
     @torch.no_grad()
     def _teach(
-        self, large: torch.Tensor, hidden: torch.Tensor, step: int
+        self, large: torch.Tensor, hidden: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(probabilities of the views [2B, K], of the hidden patches [M, K], class tokens)."""
-        temperature, rounds = teacher_temperature(self.config, step), self.config.sinkhorn_rounds
+        config = self.config
         states = tokens_of(self.teacher["backbone"], large)
-        views_ = self.teacher["head"](states[:, 0]).split(len(large) // 2)
-        target = torch.cat([sinkhorn(view, temperature, rounds) for view in views_])
+        views_ = self.teacher["head"](states[:, 0])
         patches = self.teacher["patches"](self._patches(states)[hidden])
-        seen = sinkhorn(patches, temperature, rounds) if len(patches) else patches
+        target, seen = (
+            sinkhorn(scores, config.teacher_temperature, config.sinkhorn_rounds)
+            for scores in (views_, patches)
+        )
         return target, seen, states[:, 0]
 
     def _patches(self, states: torch.Tensor) -> torch.Tensor:

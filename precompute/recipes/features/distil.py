@@ -81,17 +81,13 @@ def learning_rate(config: DinoConfig, step: int) -> float:
     return 0.01 + 0.99 * left
 
 
-def teacher_temperature(config: DinoConfig, step: int) -> float:
-    """τ_t, rising linearly over the first third."""
-    first, last = config.teacher_temperature
-    return first + (last - first) * min(1.0, 3 * step / max(1, config.steps))
-
-
 def _cosine(step: int, steps: int) -> float:
     """1 at step 0, 0 at `steps`."""
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(1, steps))))
 
 
 def tokens_of(backbone: nn.Module, pixels: torch.Tensor, **more: Any) -> torch.Tensor:
-    """Last states [B, tokens, width] of pictures [B, 3, h, w], the class token first."""
+    """Last states [B, tokens, width] of pictures [B, 3, h, w] of any size, the class token
+    first.
+    """
     return backbone(pixel_values=pixels, **more).last_hidden_state

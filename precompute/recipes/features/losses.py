@@ -26,6 +26,8 @@ def sinkhorn(scores: torch.Tensor, temperature: float, rounds: int = 3) -> torch
     """The teacher's distribution by Sinkhorn–Knopp (SwAV, DINOv2), [B, K]: exp(g / τ) scaled by
     turns until prototypes share the batch alike; each row sums to 1.
     """
+    if not len(scores):
+        return scores
     weights = torch.exp((scores - scores.max()) / temperature)
     n, k = weights.shape
     for _ in range(rounds):

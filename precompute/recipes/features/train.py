@@ -53,7 +53,7 @@ def train_encoder(data: TrainingSet, folder: Path, config: DinoConfig) -> Distil
     def losses(step: int) -> dict[str, torch.Tensor]:
         network.begin(step)
         pixels = data.floats(batch_rows(len(data), config.batch_size, config.seed, step))
-        return network.losses(pixels, step, step_generator(config.seed, step))
+        return network.losses(pixels, step_generator(config.seed, step))
 
     run.fit(losses, lambda step: learning_rate(config, step), save_every=SAVE_EVERY)
     network.follow(momentum(config, config.steps - 1))  # of the last step's student

@@ -1,0 +1,176 @@
+"""Did the encoders learn something? The nearest training drawings name category and artist of
+held-out drawings (issue 3, 1): CLIP, DINO and DINOv2 against pixels and untrained nets of the same
+classes.
+
+python -m evaluation knn
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attribution import layout
+from attribution.features import pixel_features, upright_and_mirrored
+from attribution.integrity import model_table, table_hash
+from evaluation.data import HELD_OUT, Records
+from evaluation.results import Figure, Summary
+from evaluation.statistics import wilson
+from evaluation.world import World, world_of
+
+NEIGHBOURS = (1, 5, 10)
+JUDGED = 5
+SEED = 0  # of the untrained nets
+LABELS = ("category", "artist")
+TRAINED = ("clip", "dino", "dinov2")
+_BATCH = 64
+Encode = Callable[[Sequence[Image.Image]], Tensor]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb `knn` has no arguments of its own."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """One unit a feature: whether the k nearest name each held-out drawing's labels."""
+    world = world_of(args)
+    folders = {name: folder for name in TRAINED if (folder := _folder(world, name)).is_dir()}
+    hashes = {name: table_hash(model_table(folder)) for name, folder in folders.items()}
+    settings = {"neighbours": list(NEIGHBOURS), "seed": SEED, "encoders": hashes}
+    results = world.results(args, "knn", settings, of="data")
+    encoders: dict[str, Callable[[], Encode]] = {"pixel": lambda: pixel_features}
+    for name in folders:
+        encoders[name] = lambda name=name: _trained(world, name).images
+        encoders[_untrained_name(name)] = lambda name=name: untrained(_trained(world, name)).images
+    for name, opened in encoders.items():
+        if name not in results.units:
+            results.add(name, **judged(world.records, opened()))
+
+
+def _untrained_name(name: str) -> str:
+    return f"{name}, untrained"
+
+
+def _folder(world: World, name: str) -> Path:
+    return world.root / (name if name == "clip" else f"{layout.ENCODERS}/{name}")
+
+
+def _trained(world: World, name: str) -> Any:
+    if name == "clip":
+        return world.clip
+    from attribution.denoiser import choose_device
+    from attribution.encoders import ClassTokenEncoder
+
+    return ClassTokenEncoder.load(_folder(world, name), choose_device(world.device))
+
+
+def untrained(encoder: Any) -> Any:
+    """The same encoder with weights of a fresh start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = type(encoder.model)(encoder.model.config)
+    return replace(encoder, model=model.float().eval().requires_grad_(False).to(encoder.device))
+
+
+def judged(records: Records, encode: Encode) -> dict[str, Any]:
+    """For each label and k: 1 where the k nearest training drawings name the held-out one right.
+
+    Drawings only, no collages; of those to be named the ones whose label some training drawing has.
+    """
+    train, held_out = (_drawings(records, split) for split in ("train", HELD_OUT))
+    products = cosines(records, encode, held_out, train)
+    order = np.argsort(-products, axis=1, kind="stable")[:, : max(NEIGHBOURS)]
+    found: dict[str, Any] = {"drawings": len(held_out), "among": len(train)}
+    for label in LABELS:
+        names = _labels(records, label)
+        known = {name for row in train for name in names[row]}
+        asked = [n for n, row in enumerate(held_out) if known & set(names[row])]
+        near = {n: [names[row] for row in train[order[n]]] for n in asked}
+        found[label] = {
+            str(k): [int(vote(near[n][:k]) in names[held_out[n]]) for n in asked]
+            for k in NEIGHBOURS
+        }
+    return found
+
+
+def cosines(
+    records: Records, encode: Encode, queries: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Of each query with each candidate, the better of image and flip, float32 [Q, C]."""
+    both = [upright_and_mirrored(encode, records.pictures(part)) for part in _parts(candidates)]
+    features = torch.cat([encode(records.pictures(part)) for part in _parts(queries)])
+    return torch.einsum("qd,cfd->qcf", features, torch.cat(both)).amax(2).numpy()
+
+
+def vote(near: Sequence[Sequence[str]]) -> str:
+    """The label most of the neighbours have, the nearest first; of equals the nearer one's."""
+    counts = Counter(name for names in near for name in names)
+    return max(counts, key=lambda name: counts[name]) if counts else ""
+
+
+def _drawings(records: Records, split: str) -> np.ndarray:
+    return np.array([row for row in records.rows(split) if not records.parts[row]], dtype=np.int64)
+
+
+def _labels(records: Records, label: str) -> Sequence[Sequence[str]]:
+    return records.artists if label == "artist" else [(c,) for c in records.categories]
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+
+
+def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
+    """Accuracy of every feature; the trained ones are compared with pixels, and pass above their
+    own class untrained.
+    """
+    found = {unit["unit"]: unit for unit in units}
+    figures = [_figure(found, name, label) for name in TRAINED for label in LABELS if name in found]
+    columns = [(label, str(k)) for label in LABELS for k in NEIGHBOURS]
+    table = [("feature", *(f"{label}, k = {k}" for label, k in columns))]
+    for name, unit in found.items():
+        table.append((name, *(f"{np.mean(unit[label][k]):.3f}" for label, k in columns)))
+    first = units[0]
+    asked = {label: len(first[label]["1"]) for label in LABELS}
+    note = (
+        f"{first['drawings']} held-out drawings named by the majority of the k nearest of "
+        f"{first['among']} training drawings (cosine, the better of image and flip); the category "
+        f"of {asked['category']}, the artist of {asked['artist']} occurs among those. p: sign test "
+        f"on the drawings that only one of the two names right."
+    )
+    missing = [name for name in TRAINED if name not in found]
+    notes = (note, *(f"Not there: {name}." for name in missing))
+    return Summary(tuple(figures), tuple(table), notes)
+
+
+def _figure(found: dict[str, dict[str, Any]], name: str, label: str) -> Figure:
+    own = np.array(found[name][label][str(JUDGED)])
+    low, high = wilson(int(own.sum()), len(own))
+    others = {other: found.get(other) for other in ("pixel", _untrained_name(name))}
+    compared, passed = [], None
+    for other, unit in others.items():
+        if unit is not None:
+            theirs = np.array(unit[label][str(JUDGED)])
+            compared.append(f"{other} {theirs.mean():.1%} (p = {sign_test(own, theirs):.2g})")
+            passed = bool(own.mean() > theirs.mean())  # of the last: the untrained net
+    value = f"{own.mean():.1%} ({low:.0%} to {high:.0%}); {', '.join(compared)}"
+    title = f"{label} of held-out drawings, {name}, k = {JUDGED}"
+    return Figure(title, value, "> untrained", passed)
+
+
+def sign_test(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p of as uneven a split of the pairs in which 0/1 arrays a, b [n] differ."""
+    wins, losses = int((a > b).sum()), int((a < b).sum())
+    n = wins + losses
+    tail = sum(math.comb(n, i) for i in range(min(wins, losses) + 1)) / 2**n
+    return min(1.0, 2 * tail)

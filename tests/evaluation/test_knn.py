@@ -1,0 +1,110 @@
+"""Nearest neighbours name what they should, and the verb says against what."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.data import load_records
+from evaluation.knn import cosines, judged, sign_test, summarise, untrained, vote
+from evaluation.results import read_lines
+from evaluation.world import World
+from tests.evaluation.tiny_world import evaluate
+from tests.precompute.worlds import tiny_dinov2, tiny_vit
+
+
+def test_the_majority_wins_and_the_nearer_of_equals():
+    assert vote([("a",), ("b",), ("b",)]) == "b"
+    assert vote([("a",), ("b",), ("c",)]) == "a"
+    assert vote([("c", "b"), ("b",)]) == "b"
+    assert vote([()]) == ""
+
+
+def test_the_sign_test_by_hand():
+    a, b = np.array([1, 1, 1, 1, 1, 0, 1]), np.array([0, 0, 0, 0, 0, 0, 1])
+    assert sign_test(a, b) == pytest.approx(2 / 2**5) == sign_test(b, a)
+    assert sign_test(a, a) == 1.0
+
+
+def test_features_that_tell_the_label_name_every_drawing(tiny_world):
+    records = load_records(tiny_world)
+    kinds = sorted(set(records.categories))
+    images = np.zeros_like(records.images)
+    for row, category in enumerate(records.categories):
+        images[row, 0, 0, 0] = 1 + kinds.index(category)
+    told = replace(records, images=images)
+
+    def encode(pictures):
+        numbers = [max(np.asarray(p)[0, 0, 0], np.asarray(p)[0, -1, 0]) for p in pictures]
+        return torch.nn.functional.one_hot(torch.tensor(numbers).long(), len(kinds) + 1).float()
+
+    found = judged(told, encode)
+    assert found["drawings"] == 8 and found["among"] == 16
+    assert found["category"]["1"] == [1] * 8
+    # two of the sixteen share a category: the five nearest are no majority of it
+    wrong = judged(replace(told, categories=tuple("x" for _ in kinds * 3)), encode)
+    assert wrong["category"]["5"] == [1] * 8
+    strange = replace(told, artists=tuple((f"only {i}",) for i in range(24)))
+    assert judged(strange, encode)["artist"]["1"] == []  # nobody to be found
+
+
+def test_image_or_flip_whichever_is_nearer(tiny_world):
+    records = load_records(tiny_world)
+    flipped = replace(records, images=records.images[:, :, ::-1].copy())
+    both = replace(records, images=np.concatenate([records.images, flipped.images]))
+
+    def encode(pictures):
+        values = np.stack([np.asarray(p, dtype=np.float32) for p in pictures])
+        return torch.nn.functional.normalize(torch.from_numpy(values).flatten(1), dim=1)
+
+    products = cosines(both, encode, np.arange(24, 48), np.arange(24))
+    assert np.allclose(np.diag(products), 1.0, atol=1e-5)
+
+
+def test_the_verb_judges_every_encoder_there_is(tiny_world, tmp_path, capsys):
+    world = shutil.copytree(tiny_world, tmp_path / "world")
+    tiny_vit(world / "encoders" / "dino")
+    assert evaluate("knn", world, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "category of held-out drawings, dino, k = 5" in out and "Not there: dinov2." in out
+    lines = read_lines(tmp_path / "results" / "knn.jsonl")
+    assert [line["unit"] for line in lines[1:]] == [
+        "pixel", "clip", "clip, untrained", "dino", "dino, untrained",
+    ]  # fmt: skip
+    assert evaluate("knn", world, tmp_path) == 0
+    assert read_lines(tmp_path / "results" / "knn.jsonl") == lines
+    tiny_dinov2(world / "encoders" / "dinov2")  # another run: other encoders
+    assert evaluate("knn", world, tmp_path) == 0
+    assert len(read_lines(tmp_path / "results" / "knn.jsonl")) == 2 * len(lines) + 2
+    capsys.readouterr()
+    assert evaluate("knn", world, tmp_path, "--report") == 0
+    assert "dinov2, untrained" in capsys.readouterr().out
+
+
+def test_an_untrained_net_is_another_net_of_the_class(tiny_world):
+    clip = World(tiny_world, "cpu").clip
+    before = [p.clone() for p in clip.model.parameters()]
+    state = torch.get_rng_state()
+    fresh = untrained(clip)
+    assert type(fresh.model) is type(clip.model) and torch.equal(torch.get_rng_state(), state)
+    pairs = zip(before, fresh.model.vision_model.parameters(), strict=False)
+    assert not all(torch.equal(a, b) for a, b in pairs if a.shape == b.shape)
+    assert all(torch.equal(a, b) for a, b in zip(before, clip.model.parameters(), strict=True))
+
+
+def test_a_feature_passes_only_above_the_untrained_net():
+    def unit(name, right):
+        answers = dict.fromkeys(("1", "5", "10"), right)
+        return {"unit": name, "drawings": 4, "among": 9, "category": answers, "artist": answers}
+
+    better, worse = [1, 1, 1, 0], [1, 0, 0, 0]
+    units = [unit("pixel", better), unit("dino", better), unit("dino, untrained", worse)]
+    figures = summarise({}, units).figures
+    assert all(f.passed for f in figures) and len(figures) == 2
+    assert "75.0%" in figures[0].value and "pixel 75.0% (p = 1)" in figures[0].value
+    units[2] = unit("dino, untrained", better)
+    assert not any(f.passed for f in summarise({}, units).figures)
