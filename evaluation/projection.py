@@ -1,6 +1,6 @@
 """What the dimension of the gradient methods' rows costs: rank correlation with no projection.
 
-python -m evaluation projection --records 512 --queries 20 --dims 256,512,1024,2048
+python -m evaluation projection --records 512 --queries 20 --dims 1024,1536,2048
 python -m evaluation projection --records 0                      # all training records
 
 Some training records, image and flip, exactly and in rows of each dimension, in half precision as
@@ -34,8 +34,9 @@ from evaluation.gradients import Kernels, Store
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error, spearman
 from evaluation.world import world_of
+from precompute import dtrak, trak
 
-RECORDS, DIMS, TOP_K, SEED = 512, (256, 512, 1024, 2048), 24, 25
+RECORDS, DIMS, TOP_K, SEED = 512, (512, 1024, 1536, 2048, 4096), 24, 25
 # objective → whether rows have a block for each layer, and the methods they serve
 OBJECTIVES = {"loss": (True, ("trak", "datainf")), "eps2": (False, ("dtrak",))}
 
@@ -196,9 +197,10 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         )
     figures = []
     for unit in units:
-        if unit["dim"] == 1024:
+        if unit["dim"] == (dtrak if unit["method"] == "dtrak" else trak).VERB.dim:
             value = f"{unit['spearman']:.2f}, {unit['overlap']:.0%} of the top 24"
-            figures.append(Figure(f"{unit['method']} at d = 1,024 against no projection", value))
+            name = f"{unit['method']} at d = {unit['dim']:,} against no projection"
+            figures.append(Figure(name, value))
     note = (
         f"{settings['records']} training records, image and flip, {settings['queries']} queries, "
         f"λ {settings['damping']:g} relative; layers share d by energy^{settings['power']:g} in "

@@ -11,7 +11,7 @@ import argparse
 from precompute import projected
 from precompute.projected import Verb
 
-VERB = Verb("dtrak", "eps2", layered=False)
+VERB = Verb("dtrak", "eps2", layered=False, dim=1024)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

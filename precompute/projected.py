@@ -36,7 +36,7 @@ from precompute.record_gradients import Project, chunk_rows, records_at_once
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, write_npy
 
-DIM, WEIGHTS = 1024, "kv"
+WEIGHTS = "kv"
 PILOT = 16
 # The typical number of a row: far from both ends of half precision, 6e-5 and 65,504.
 TYPICAL = 1.0
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_common(parser)
     options.add_settings(parser)
     add = parser.add_argument
-    add("--dim", type=int, help=f"numbers a row; default {DIM}")
+    add("--dim", type=int, help="numbers a row; default 1536 for trak, 1024 for dtrak")
     add("--weight-set", choices=WEIGHT_SETS, help=f"whose gradients; default {WEIGHTS}")
     add(
         "--row-timesteps",
@@ -65,12 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @dataclass(frozen=True)
 class Verb:
     """step: its name. objective: what the gradient is of. layered: one block of a row for each
-    layer, for DataInf; else one for all, which keeps the whole inner product best.
+    layer, for DataInf; else one for all, which keeps the whole inner product best. dim: of a row,
+    unless asked otherwise.
     """
 
     step: str
     objective: str
     layered: bool
+    dim: int
 
     def run(self, args: argparse.Namespace, unets: Mapping[str, Path] | None = None) -> None:
         """Make what is missing of every shard's rows, of a finished index.
@@ -134,7 +136,7 @@ class _Maker:
         most = self.job.model()["n_train_timesteps"]
         if not all(0 <= t < most for t in timesteps):
             raise UserError(f"--row-timesteps: each from 0 to {most - 1}")
-        dim = args.dim if args.dim is not None else begun.get("dim", DIM)
+        dim = args.dim if args.dim is not None else begun.get("dim", self.verb.dim)
         if dim < 1:
             raise UserError(f"--dim {dim}: at least 1")
         return {

@@ -1,4 +1,4 @@
-"""`python -m precompute trak --out DIR [--dim 1024] [--models DIR ...]`: rows of TRAK, JourneyTRAK
+"""`python -m precompute trak --out DIR [--dim 1536] [--models DIR ...]`: rows of TRAK, JourneyTRAK
 and DataInf, beside a finished index.
 
 rows/trak.npy: projected gradients of the loss, one block of columns for each layer. With --models,
@@ -19,7 +19,7 @@ from precompute import models, projected
 from precompute.build import Build
 from precompute.projected import Verb
 
-VERB = Verb("trak", "loss", layered=True)
+VERB = Verb("trak", "loss", layered=True, dim=1536)
 _SHARED = {"VAE": "vae/", "text encoder": "text_encoder/"}
 
 
