@@ -29,17 +29,19 @@ def train_words(phrases: Sequence[str], config: DetectorConfig) -> BertTokenizer
     """A BertTokenizer whose word pieces are learned from the phrases; any Latin letter and digit is
     in it, so that no lower-case word is unknown. The same phrases give the same vocabulary.
     """
+    letters = sorted({*LETTERS, *(c for phrase in phrases for c in phrase.lower() if c.isalnum())})
+    single = [*letters, *(f"##{letter}" for letter in letters)]
     blank = BertTokenizer(vocab={name: row for row, name in enumerate(FIXED)}).backend_tokenizer
+    # As special tokens the letters are numbered first and in this order; the trainer would number
+    # them as it meets them, in an order that differs from run to run, and so break ties otherwise.
     trainer = WordPieceTrainer(
         vocab_size=config.vocab_size - 1,
-        special_tokens=list(FIXED),
-        initial_alphabet=[*LETTERS, *(f"##{letter}" for letter in LETTERS)],
+        special_tokens=[*FIXED, *single],
         show_progress=False,
     )
     blank.train_from_iterator(sorted(phrases), trainer)
     learned = json.loads(blank.to_str())["model"]["vocab"]
-    pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS)]
-    pieces += [piece for piece, _ in sorted(learned.items(), key=lambda item: item[1])]
+    pieces = [piece for piece, _ in sorted(learned.items(), key=lambda item: item[1])]
     return BertTokenizer(vocab=_numbered(pieces), model_max_length=config.max_tokens)
 
 

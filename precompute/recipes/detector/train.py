@@ -61,7 +61,7 @@ def train_detector(
     data: DetectionSet, folder: Path, config: DetectorConfig
 ) -> tuple[GroundingDinoForObjectDetection, BertTokenizer]:
     """The network with averaged weights (eval mode), and its tokenizer."""
-    tokenizer = train_words(data.phrases, config)
+    tokenizer = _words(data, folder / "words", config)
     network = build_network(config, len(tokenizer)).train()
     run = Run(folder, network, config, ema_decay=config.ema_decay)
 
@@ -78,6 +78,15 @@ def train_detector(
     run.fit(loss_of, schedule, save_every=SAVE_EVERY)
     network.load_state_dict(run.weights())
     return network.eval(), tokenizer
+
+
+def _words(data: DetectionSet, folder: Path, config: DetectorConfig) -> BertTokenizer:
+    """The vocabulary, learned once a run: a resumed one must not number its words anew."""
+    if not folder.is_dir():
+        part = folder.with_name(folder.name + ".part")
+        train_words(data.phrases, config).save_pretrained(part)
+        part.rename(folder)
+    return BertTokenizer.from_pretrained(folder)
 
 
 def prepared(pixels: torch.Tensor) -> torch.Tensor:
