@@ -84,6 +84,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
 EXTRA = {
     "app": ("starlette", "spaces"),
     "precompute": ("matplotlib", "resvg_py"),
+    "evaluation": ("matplotlib",),
     "benchmarks": ("trak",),
 }
 

@@ -1,5 +1,5 @@
 """The tiny world and its index."""
 
-from tests.evaluation.worlds import tiny_index, tiny_world
+from tests.evaluation.worlds import proof, tiny_index, tiny_world
 
-__all__ = ["tiny_index", "tiny_world"]
+__all__ = ["proof", "tiny_index", "tiny_world"]

@@ -74,7 +74,8 @@ def mask(n: int, removed: Sequence[int]) -> torch.Tensor | None:
 def save_unet(unet: UNet2DConditionModel, folder: Path) -> Path:
     """`folder`: the UNet in half precision, as models are shipped; complete or not there."""
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-    unet.half().save_pretrained(part)
+    torch.nn.Module.to(unet, dtype=torch.float16)  # diffusers' own warns of layers it lacks
+    unet.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder

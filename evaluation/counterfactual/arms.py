@@ -1,0 +1,139 @@
+"""A method with its options, as the work list names it: `abu`, `abu:steps=10:damping=0.01`,
+`abu:flips=mean`, `trak@ensemble:damping=1`.
+
+`@place` is another index of the same model and records, with other extras (wider projections, more
+models). `flips=mean` takes the mean over image and flip where methods take the greater one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attribution.index import Index
+from attribution.integrity import canonical_hash
+from attribution.methods import needs
+from attribution.methods.registry import METHODS, Context
+from attribution.types import Attribution, Query, UserError
+
+RANDOM = "random"
+FLIPS = ("max", "mean")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """name: of the method. place: "" for the index itself. options: of its run, as JSON values."""
+
+    name: str
+    place: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Arm:
+        """From `name[@place][:option=value...]`; UserError for what no method has."""
+        head, *parts = text.strip().split(":")
+        name, _, place = head.partition("@")
+        if name not in METHODS:
+            raise UserError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        options = {}
+        for part in parts:
+            option, sign, value = part.partition("=")
+            if not sign:
+                raise UserError(f"{text}: options are written option=value")
+            options[option] = _value(value)
+        arm = cls(name, place, tuple(sorted(options.items())))
+        if options.get("flips", "max") not in FLIPS:
+            raise UserError(f"{text}: flips is max or mean")
+        METHODS[name].check_options(arm.asked)
+        return arm
+
+    @property
+    def text(self) -> str:
+        """As it is written; the options in one order."""
+        place = f"@{self.place}" if self.place else ""
+        parts = [f":{name}={_text(value)}" for name, value in self.options]
+        return self.name + place + "".join(parts)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The options of the method's own run."""
+        return {name: value for name, value in self.options if name != "flips"}
+
+    @property
+    def mean_of_flips(self) -> bool:
+        """Whether image and flip are averaged."""
+        return dict(self.options).get("flips") == "mean"
+
+    def with_options(self, **changes: Any) -> Arm:
+        """The same with other options."""
+        return Arm(self.name, self.place, tuple(sorted({**dict(self.options), **changes}.items())))
+
+
+def why_no(arm: Arm, index: Index) -> str:
+    """Why an index cannot serve an arm, in a line; '' where it can."""
+    found = (needs.lacks(index, need) for need in METHODS[arm.name].needs)
+    return next((why for why in found if why), "")
+
+
+def digest(arm: Arm, index: Index) -> str:
+    """What an arm's answers depend on besides the query: the index, the rows' settings, the
+    encoders."""
+    extras: dict[str, Any] = {}
+    for need in METHODS[arm.name].needs:
+        kind, _, name = need.partition(":")
+        if kind in ("rows", "encoder"):
+            extras[need] = [index.extra(name), dict(index.extras.encoders.get(name, {}))]
+    return canonical_hash([index.index_hash, arm.text, extras])[:12]
+
+
+def rank(arm: Arm, context: Context, query: Query, built: dict[str, Any]) -> np.ndarray:
+    """Rows of every training record, most influential first, int64 [N]; built: attributors that
+    are kept from query to query."""
+    if arm.name not in built:
+        built[arm.name] = METHODS[arm.name].build(context)
+    job = built[arm.name].run(query, k=1, exhaustive=True, **arm.asked)
+    found = None
+    for item in job:
+        if isinstance(item, Attribution):
+            found = item
+    if found is None:
+        raise UserError(f"{arm.text} ended without an answer")
+    if not arm.mean_of_flips:
+        return found.rows
+    if found.cells is None:
+        raise UserError(f"{arm.text}: only methods with cells can take the mean over flips")
+    scores = np.nanmean(found.cells, axis=(1, 2, 3))
+    return found.rows[np.lexsort((found.rows, -scores))]
+
+
+def resolved(labels: Iterable[str], frozen: Mapping[str, str]) -> dict[str, Arm]:
+    """label → arm: what was frozen for its method, with the label's own options on top.
+
+    An ablation of AbU without settings of its own has those of AbU.
+    """
+    found = {}
+    for label in labels:
+        arm = Arm.parse(label)
+        own = frozen.get(arm.name) or (frozen.get("abu") if arm.name.startswith("abu-") else None)
+        if own:
+            settled = Arm.parse(own)
+            options = {**dict(settled.options), **dict(arm.options)}
+            arm = Arm(arm.name, arm.place or settled.place, tuple(sorted(options.items())))
+            arm = Arm.parse(arm.text)
+        found[label] = arm
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

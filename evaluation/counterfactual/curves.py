@@ -1,0 +1,45 @@
+"""The random control: a curve over K, and what a method's removal equals on it (Fig. 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def rising(values: Sequence[float] | np.ndarray, counts: Sequence[int] | None = None) -> np.ndarray:
+    """The nearest non-decreasing curve in least squares (pool adjacent violators), float64 [n]."""
+    blocks: list[list[float]] = []  # mean, weight, length
+    weights = np.ones(len(values)) if counts is None else np.asarray(counts, dtype=np.float64)
+    for value, weight in zip(np.asarray(values, dtype=np.float64), weights, strict=True):
+        blocks.append([float(value), float(weight), 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, w, n = blocks.pop()
+            before = blocks[-1]
+            total = before[1] + w
+            before[0] = (before[0] * before[1] + mean * w) / total
+            before[1], before[2] = total, before[2] + n
+    return np.concatenate([np.full(int(n), mean) for mean, _, n in blocks])
+
+
+def equivalent(ks: Sequence[int], curve: Sequence[float], value: float) -> tuple[float, str]:
+    """(how many random removals give `value`, "" or which end of the curve it lies beyond).
+
+    ks ascending; the curve is made to rise, and is straight between its points.
+    """
+    smooth = rising(curve)
+    if value < smooth[0]:
+        return float(ks[0]), "<"
+    if value >= smooth[-1]:
+        return float(ks[-1]), ">"
+    # the first point above: flat stretches are passed over
+    above = int(np.searchsorted(smooth, value, side="right"))
+    low, high = smooth[above - 1], smooth[above]
+    share = (value - low) / (high - low)
+    return float(ks[above - 1] + share * (ks[above] - ks[above - 1])), ""
+
+
+def shown(found: tuple[float, str]) -> str:
+    """'140', '< 5', '> 850'."""
+    number, beyond = found
+    return f"{beyond} {number:.0f}".strip()

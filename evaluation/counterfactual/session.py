@@ -1,0 +1,240 @@
+"""What the verbs of leave-K-out share: the proof world, its gallery, the ledger, and doing tasks
+with progress."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from attribution.index import Index
+from attribution.types import UserError
+from evaluation.counterfactual import arms, pool
+from evaluation.counterfactual.arms import Arm
+from evaluation.counterfactual.bench import Bench, Setting
+from evaluation.counterfactual.ledger import Ledger
+from evaluation.counterfactual.tasks import (
+    GALLERY,
+    MEASURED,
+    TUNING,
+    AnswerTask,
+    BaseTask,
+    Entry,
+    Task,
+    WorkList,
+)
+from evaluation.data import HELD_OUT, Records
+from evaluation.generated import held_out_rows, seed_of
+from evaluation.world import World
+from precompute.counterfactual import STRIDE
+from precompute.recipes.model.config import UnetConfig
+from precompute.recipes.model.retrain import recipe_of
+
+INDEX = Path("assets/proof")
+QUERIES = 12
+SEED = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that retrains."""
+    parser.set_defaults(index=INDEX)
+    add = parser.add_argument
+    add("--steps", type=int, help="DDIM steps; default: as recommended for the model")
+    add("--guidance", type=float, help="guidance scale; default: as recommended")
+    add("--stride", type=int, default=STRIDE, help=f"between a loss's timesteps; default {STRIDE}")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="processes of one thread each; 0: none but this one; default: one a core",
+    )
+    add(
+        "--place",
+        type=_place,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a copy of the index with other extras, for arms like trak@NAME",
+    )
+
+
+def _place(text: str) -> tuple[str, Path]:
+    name, sign, folder = text.partition("=")
+    if not sign or not name.isalnum():
+        raise argparse.ArgumentTypeError("NAME=DIR, NAME of letters and digits")
+    return name, Path(folder)
+
+
+def entries(records: Records) -> list[Entry]:
+    """The gallery: held-out captions that no training record has, of each category in turn."""
+    order = np.random.default_rng(SEED).permutation(records.rows(HELD_OUT))
+    fresh = set(held_out_rows(records))
+    kinds: dict[str, list[int]] = {}
+    for row in map(int, order):
+        if row in fresh:
+            kinds.setdefault(records.categories[row], []).append(row)
+    turns = chain.from_iterable(zip_longest(*(kinds[name] for name in sorted(kinds))))
+    chosen = [row for row in turns if row is not None][:GALLERY]
+    return [
+        Entry(records.ids[r], records.captions[r], seed_of(records.ids[r]), records.categories[r])
+        for r in chosen
+    ]
+
+
+@dataclass
+class Session:
+    """One verb's run on the proof world."""
+
+    world: World
+    workers: int
+    recipe: UnetConfig
+    setting: Setting
+    ledger: Ledger
+    _indexes: dict[str, Index] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, args: argparse.Namespace, world: World) -> Session:
+        """Nothing is computed yet; UserError where the world cannot be retrained."""
+        if args.workers < 0:
+            raise UserError("--workers must not be negative")
+        recipe = recipe_of(args.index)
+        if world.index_hash is None:
+            raise UserError(f"no index at {args.index}: `python -m precompute index` makes it")
+        found = entries(world.records)
+        if len(found) < 2:
+            raise UserError(f"{args.index} has fewer than two held-out captions of its own")
+        steps, guidance = world.sampling
+        measured = min(MEASURED, len(found))
+        about = {
+            "steps": args.steps or steps,
+            "guidance": guidance if args.guidance is None else args.guidance,
+            "stride": args.stride,
+            "gallery": len(found),
+            "measured": measured,
+        }
+        ledger = Ledger.open(
+            args.results, args.cache, world.model_hash, world.index_hash, recipe, about
+        )
+        setting = Setting(
+            index=args.index,
+            device=args.device,
+            gallery=tuple(found),
+            measured=measured,
+            steps=about["steps"],
+            guidance=about["guidance"],
+            stride=args.stride,
+            pictures=ledger.base_pictures,
+            folder=ledger.folder,
+            places=tuple(args.place),
+        )
+        ledger.folder.mkdir(parents=True, exist_ok=True)
+        return cls(world, args.workers, recipe, setting, ledger)
+
+    # ------------------------------------------------------------------ what there is
+
+    @cached_property
+    def index(self) -> Index:
+        """The index itself."""
+        return Index.open(self.setting.index)
+
+    def index_of(self, arm: Arm) -> Index:
+        """The index an arm's answers come from; UserError for a place not named."""
+        if not arm.place:
+            return self.index
+        if arm.place not in self._indexes:
+            places = dict(self.setting.places)
+            if arm.place not in places:
+                raise UserError(f"where is the index {arm.place!r}? say --place {arm.place}=DIR")
+            self._indexes[arm.place] = Index.open(places[arm.place])
+        return self._indexes[arm.place]
+
+    @property
+    def tuning(self) -> list[Entry]:
+        """The queries settings are chosen on."""
+        return list(self.setting.gallery[:TUNING])
+
+    def queries(self, n: int) -> list[Entry]:
+        """The n queries that are reported on; UserError where there are fewer."""
+        found = self.setting.gallery[TUNING : self.setting.measured]
+        if n > len(found):
+            raise UserError(f"--queries {n}: the world has {len(found)} besides the tuning ones")
+        return list(found[:n])
+
+    def able(self, wanted: Mapping[str, Arm]) -> dict[str, Arm]:
+        """The arms that their index can serve; of the others a line on stderr says why not."""
+        able = {}
+        for label, arm in wanted.items():
+            if why := arms.why_no(arm, self.index_of(arm)):
+                print(f"left out: {label}: {why}", file=sys.stderr)
+            else:
+                able[label] = arm
+        return able
+
+    def digests(self, wanted: Iterable[Arm]) -> dict[str, str]:
+        """Arm as written → the digest that its answers must have."""
+        return {arm.text: arms.digest(arm, self.index_of(arm)) for arm in wanted}
+
+    # ------------------------------------------------------------------ doing
+
+    def base(self) -> dict[str, Any]:
+        """The gallery's line; drawn and measured when first asked for."""
+        if self.ledger.base is None or not self.ledger.base_pictures.is_file():
+            self._do([BaseTask()], "gallery", lambda task: "base")
+        base = self.ledger.base
+        assert base is not None
+        return base
+
+    def answer(
+        self, queries: Sequence[Entry], wanted: Sequence[Arm]
+    ) -> dict[tuple[str, str], list[int]]:
+        """(query's id, arm as written) → ranked rows; what is missing is computed."""
+        digests = self.digests(wanted)
+        there = self.ledger.answers(digests)
+        place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
+        tasks = [
+            AnswerTask(place[query.id], arm.text, f"{query.id} {arm.text} {digests[arm.text]}")
+            for arm in wanted
+            for query in queries
+            if (query.id, arm.text) not in there
+        ]
+        self._do(tasks, "answers", lambda task: f"answer {task.key}")
+        found = self.ledger.answers(digests)
+        asked = {query.id for query in queries}
+        texts = {arm.text for arm in wanted}
+        return {key: rows for key, rows in found.items() if key[0] in asked and key[1] in texts}
+
+    def train(self, work: WorkList) -> None:
+        """Every training of the list that is not done, in its order."""
+        path = self.ledger.write_work_list(work)
+        left = [job.task for job in self.ledger.missing(work)]
+        total, done = len(work.jobs), len(work.jobs) - len(left)
+        print(f"{done} of {total} trainings done; the list: {path}", file=sys.stderr)
+        self._do(left, "trainings", lambda task: f"training {task.key}")
+        self.ledger.write_work_list(work)
+
+    def _do(self, tasks: Sequence[Any], title: str, unit_of: Any) -> None:
+        """Do tasks; each is a line as soon as it is finished. The bar counts shares of tasks."""
+        shares: dict[str, float] = {}
+        layout = "{desc}: {percentage:3.0f}% |{bar}| {n:.1f}/{total_fmt}, {remaining} left"
+        bar = tqdm(total=len(tasks), desc=title, bar_format=layout, smoothing=0.1, disable=None)
+        job = pool.run(tasks, partial(Bench, self.setting), self.workers)
+        with bar:
+            try:
+                for event in job:
+                    task: Task = event.task
+                    if event.result is not None:
+                        self.ledger.add(unit_of(task), event.result)
+                    bar.update(event.share - shares.get(task.key, 0.0))
+                    shares[task.key] = event.share
+            finally:
+                job.close()

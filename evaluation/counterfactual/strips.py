@@ -1,0 +1,103 @@
+"""Strips as in Fig. 3 and 11: a query, and the picture drawn again without each method's top K."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from evaluation.counterfactual.ledger import read_pictures
+from evaluation.counterfactual.lines import RANDOM, Lines
+from evaluation.counterfactual.tables import chosen
+from evaluation.counterfactual.tasks import TUNING, training
+
+SIDE, GAP, LABEL, TITLE = 96, 4, 92, 18
+LABELS = ("abu", "abu-ekfac", "dtrak", "dino", "trak", "clip")
+QUERIES = 6
+
+
+def sheet(
+    lines: Lines,
+    base: Path,
+    folder: Path,
+    out: Path,
+    labels: Sequence[str] = LABELS,
+    queries: int = QUERIES,
+) -> bool:
+    """Write the strips of the first queries whose pictures are there; False without any.
+
+    base: the gallery's pictures; folder: those of the trainings, `<key>.png`.
+    """
+    arms = chosen(lines, labels)
+    original = read_pictures(base, len(lines.gallery))
+    strips = []
+    for entry in lines.gallery[TUNING:]:
+        rows = _rows(lines, arms, entry.id, folder)
+        if rows and len(strips) < queries:
+            title = f"{entry.prompt}"
+            strips.append(_strip(title, original[lines.place[entry.id]], rows))
+    if not strips:
+        return False
+    width = max(strip.width for strip in strips)
+    page = Image.new("RGB", (width, sum(strip.height for strip in strips)), "white")
+    top = 0
+    for strip in strips:
+        page.paste(strip, (0, top))
+        top += strip.height
+    out.parent.mkdir(parents=True, exist_ok=True)
+    page.save(out, optimize=True)
+    return True
+
+
+Row = tuple[str, list[tuple[int, np.ndarray]]]
+
+
+def _rows(lines: Lines, arms: dict[str, str], query: str, folder: Path) -> list[Row]:
+    """(label, (K, picture) of every K there is) of each method, and of a random removal."""
+    rows: list[Row] = []
+    ks: set[int] = set()
+    for label, arm in arms.items():
+        keys = {o.k: o.key for o in lines.outcomes(arm) if o.query == query}
+        if cells := _pictures(lines, keys, query, folder):
+            rows.append((label, cells))
+            ks |= {k for k, _ in cells}
+    for order in lines.orders[:1] if rows else ():
+        keys = {k: training(order[:k], lines.recipe).key for k in sorted(ks)}
+        if cells := _pictures(lines, keys, query, folder):
+            rows.append((RANDOM, cells))
+    return rows
+
+
+def _pictures(
+    lines: Lines, keys: dict[int, str], query: str, folder: Path
+) -> list[tuple[int, np.ndarray]]:
+    n = lines.place[query]
+    there = {k: folder / f"{key}.png" for k, key in sorted(keys.items())}
+    return [(k, read_pictures(p, n + 1)[n]) for k, p in there.items() if p.is_file()]
+
+
+def _strip(title: str, original: np.ndarray, rows: Sequence[Row]) -> Image.Image:
+    """The original at the left, a row a method, a column a K."""
+    ks = sorted({k for _, cells in rows for k, _ in cells})
+    left = SIDE + GAP + LABEL
+    width = left + len(ks) * (SIDE + GAP)
+    height = 2 * TITLE + len(rows) * (SIDE + GAP) + GAP
+    page = Image.new("RGB", (width, height), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default()
+    pen.text((0, 2), title, "black", font)
+    pen.text((0, TITLE + 2), "as it was", "black", font)
+    for column, k in enumerate(ks):
+        pen.text((left + column * (SIDE + GAP), TITLE + 2), f"K = {k}", "black", font)
+    page.paste(_enlarged(original), (0, 2 * TITLE))
+    for number, (label, cells) in enumerate(rows):
+        top = 2 * TITLE + number * (SIDE + GAP)
+        pen.text((SIDE + GAP, top + SIDE // 2 - 6), label, "black", font)
+        for k, picture in cells:
+            page.paste(_enlarged(picture), (left + ks.index(k) * (SIDE + GAP), top))
+    return page
+
+
+def _enlarged(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST)

@@ -1,0 +1,184 @@
+"""Tables of leave-K-out, as Markdown; numbers are means over queries ± one standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.counterfactual import curves
+from evaluation.counterfactual.compare import HEADS, Block, block, cell, difference
+from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
+from evaluation.counterfactual.tasks import FIRST, THEN
+from evaluation.results import Figure, Summary
+from evaluation.statistics import mean_error
+
+OURS = ("abu", "abu-ekfac")
+TABLE_1 = (*FIRST, *THEN)
+TABLE_2 = (
+    *("abu-sgd", "abu-sgd:steps=10", "abu-full", "abu-attn", "abu-crossattn", "abu"),
+    *("abu:steps=10", "abu:ewc=true:steps=10"),
+)
+TABLE_5 = ("trak", "dtrak", "abu", "abu-eps2")
+FLIPS = ("abu", "abu:flips=mean")
+Rows = list[tuple[str, ...]]
+
+
+def chosen(lines: Lines, labels: Sequence[str]) -> dict[str, str]:
+    """label → arm, of those that were asked for at all."""
+    return {label: lines.labels[label] for label in labels if label in lines.labels}
+
+
+def blocks(lines: Lines, labels: Sequence[str]) -> Iterator[Block]:
+    """Every K at which some method has a finished removal."""
+    arms = chosen(lines, labels)
+    for k in lines.sizes:
+        if (found := block(lines, arms, k)) is not None:
+            yield found
+
+
+def equals_random(lines: Lines, found: Block, label: str, metric: str = "delta_loss") -> str:
+    """How many random removals lose as much as this method's K, on the same queries."""
+    ks = lines.random_sizes
+    if len(ks) < 2 or label == RANDOM:
+        return ""
+    sign = 1.0 if METRICS[metric] else -1.0
+    outcomes = [lines.random_outcomes(k, found.queries) for k in ks]
+    curve = [sign * float(np.mean([getattr(o, metric) for o in some])) for some in outcomes]
+    return curves.shown(curves.equivalent(ks, curve, sign * found.mean(label, metric)))
+
+
+def comparison(lines: Lines, labels: Sequence[str]) -> Rows:
+    """Table 1 and its kin: every K, the methods by ΔL."""
+    head = ("K", "method", "queries", *HEADS.values())
+    table: Rows = [(*head, "ΔL against the best other, better in", "equals removing at random")]
+    for found in blocks(lines, labels):
+        for label in found.order("delta_loss"):
+            cells = [cell(found, label, metric) for metric in METRICS]
+            against = difference(found.against_best(label, "delta_loss"))
+            table.append(
+                (
+                    *(str(found.k), label, str(len(found.queries))),
+                    *(*cells, against, equals_random(lines, found, label)),
+                )
+            )
+    return table if len(table) > 1 else []
+
+
+def others(lines: Lines, label: str = "abu") -> Rows:
+    """Table 4: the pictures of target, nearest prompts and other families, without the top K."""
+    arm, table = lines.labels.get(label), []
+    heads = ("K", "removals", "target MSE ↑", "target CLIP ↓", "related MSE ↓", "related CLIP ↑")
+    for k in lines.sizes if arm else ():
+        rows = [_spread(lines, outcome.key, outcome.query) for outcome in _own(lines, arm, k)]
+        if rows:
+            shown = [_plus_minus([row[column] for row in rows]) for column in range(6)]
+            table.append((str(k), str(len(rows)), *shown))
+    return [(*heads, "other MSE ↓", "other CLIP ↑"), *table] if table else []
+
+
+def _own(lines: Lines, arm: str | None, k: int) -> list[Any]:
+    found = block(lines, {"own": arm or ""}, k, control=False)
+    queries = found.queries if found else ()
+    return [o for o in lines.outcomes(arm or "") if o.k == k and o.query in queries]
+
+
+def _spread(lines: Lines, key: str, query: str) -> tuple[float, ...]:
+    """(MSE, CLIP) of the target, of its nearest prompts and of other families, under one model."""
+    line, here = lines.trainings[key], lines.place[query]
+    related = lines.base["related"][here]
+    family = lines.gallery[here].category
+    apart = [
+        n
+        for n, entry in enumerate(lines.gallery)
+        if entry.category != family and n not in related and n != here
+    ]
+    groups = ([here], related, apart)
+    metrics = (line["mse"], line.get("clip"))
+    return tuple(
+        float(np.mean([metric[n] for n in group])) if metric and group else float("nan")
+        for group in groups
+        for metric in metrics
+    )
+
+
+def _plus_minus(values: Sequence[float]) -> str:
+    mean, error = mean_error(values)
+    return "" if np.isnan(mean) else f"{mean:.4f} ± {error:.4f}"
+
+
+def settings(lines: Lines) -> Rows:
+    """Which settings every label was run with."""
+    rows = [(label, f"`{arm}`") for label, arm in lines.labels.items()]
+    return [("label", "method and settings"), *rows] if rows else []
+
+
+# ------------------------------------------------------------------ for the report
+
+
+def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summary:
+    """Table 1, who is first, and what a retraining takes."""
+    lines = Lines(head, units)
+    if not lines.known or not lines.trainings:
+        return Summary((Figure("leave-K-out", f"{len(lines.trainings)} trainings done"),))
+    figures = [*_first(lines), *_control(lines), *_costs(lines)]
+    return Summary(tuple(figures), tuple(comparison(lines, TABLE_1)), (note(lines),))
+
+
+def _first(lines: Lines) -> Iterator[Figure]:
+    """AbU or AbU+ against the best of the others, at every K."""
+    for found in blocks(lines, TABLE_1):
+        ours = found.best_of(OURS, "delta_loss")
+        rest = [label for label in found.values if label not in (*OURS, RANDOM)]
+        other = found.best_of(rest, "delta_loss")
+        if ours and other:
+            paired = found.paired(ours, other, "delta_loss")
+            enough = paired.n > 2
+            yield Figure(
+                f"leave-{found.k}-out, ΔL ×10⁻³: {ours} less the best other",
+                difference(paired),
+                "interval above 0",
+                bool(paired.low > 0) if enough else None,
+            )
+
+
+def _control(lines: Lines) -> Iterator[Figure]:
+    for found in blocks(lines, TABLE_1):
+        ours = found.best_of(OURS, "delta_loss")
+        if ours and RANDOM in found.values:
+            ratio = found.mean(ours, "delta_loss") / max(found.mean(RANDOM, "delta_loss"), 1e-12)
+            equal = equals_random(lines, found, ours)
+            value = f"{ratio:.2f} times" + (f", equals removing {equal} at random" if equal else "")
+            yield Figure(f"leave-{found.k}-out, ΔL of {ours} over that of random", value)
+
+
+def _costs(lines: Lines) -> Iterator[Figure]:
+    seconds = [line["seconds"][0] for line in lines.trainings.values()]
+    where = {f"{line['threads']} thread, {line['device']}" for line in lines.trainings.values()}
+    told = f"{np.median(seconds):.0f} s (median of {len(seconds)}; {'; '.join(sorted(where))})"
+    yield Figure("one retraining", told)
+    other = [line for line in lines.seeds if line["seed"] != lines.recipe.seed]
+    if other:
+        queries = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
+        values = [lines.values(line, q)["delta_loss"] for line in other for q in queries]
+        mean, error = (1e3 * x for x in mean_error(values))
+        said = f"{mean:.2f} ± {error:.2f} ({len(other)} models)"
+        yield Figure("nothing removed, another seed: ΔL ×10⁻³", said)
+    same = [line for line in lines.seeds if "weights_differ_by" in line]
+    if same:
+        worst = max(line["weights_differ_by"] for line in same)
+        yield Figure("removing nothing: weights differ from the model's by", f"{worst:.3g}", "0")
+
+
+def note(lines: Lines) -> str:
+    """How the numbers were measured."""
+    said = lines.head["settings"]
+    recipe = said["recipe"]
+    return (
+        f"{recipe['steps']} optimiser steps of {recipe['batch_size']}; losses at stride "
+        f"{said['stride']}, pictures by {said['steps']} DDIM steps at guidance scale "
+        f"{said['guidance']:g}. Means over queries ± one standard error, **best** and *second*; "
+        "differences are paired, intervals are 95 % bootstrap intervals over queries. More tables "
+        "and figures: `python -m evaluation tables`."
+    )

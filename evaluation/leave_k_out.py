@@ -1,0 +1,109 @@
+"""Leave-K-out (paper, Sec. 5.1): remove what a method found, train from scratch, look again.
+
+For each query (a held-out caption, drawn by the model), method and K: the top K records are
+removed, the UNet alone is retrained with the same recipe, seed and number of steps, on the same
+batches but for the removed places, and ΔL(ẑ), MSE and CLIP similarity of the picture drawn again
+are measured; for every other picture of the gallery, too. Random removals over a sweep of K give
+the control curve. Settings of the methods come from `--frozen`, which `evaluation tune` writes.
+
+Work goes in order of need: models that differ in their seed only, the random curve, six methods at
+the middle K, the other methods, the other Ks, the ablations. One line a finished training, which is
+all that a killed run loses; identical removals are one training. `evaluation tables` makes tables
+and figures of the lines.
+
+python -m evaluation leave-k-out --queries 12 --workers 4
+python -m evaluation leave-k-out --methods abu,dtrak,abu:damping=1 --k 10
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from attribution.types import UserError
+from evaluation.counterfactual import arms, frozen, tables, tasks
+from evaluation.counterfactual.arms import Arm
+from evaluation.counterfactual.session import QUERIES, Session
+from evaluation.counterfactual.session import add_arguments as add_common
+from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN, WorkList
+from evaluation.results import Summary
+from evaluation.world import world_of
+
+DRAWS, SEEDS = 3, 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `leave-k-out`."""
+    add_common(parser)
+    add = parser.add_argument
+    add("--queries", type=int, default=QUERIES, metavar="N", help=f"default {QUERIES}")
+    add("--methods", metavar="NAME[,NAME...]", help="only these, with options as name:option=value")
+    add("--k", type=k_list, default=list(REMOVED), metavar="K,K,...", help="records removed")
+    add("--draws", type=int, default=DRAWS, metavar="N", help="random removals at each K")
+    add("--seeds", type=int, default=SEEDS, metavar="N", help="models that differ in their seed")
+    add("--no-ablations", action="store_true", help="the methods of Table 1 only")
+    add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="settings of the methods")
+    add("--plan", action="store_true", help="answer and write the work list, train nothing")
+
+
+def k_list(text: str) -> list[int]:
+    """'5,10,35' as numbers, for argparse."""
+    ks = [int(part) for part in text.split(",") if part.strip()]
+    if not ks or min(ks) < 1:
+        raise argparse.ArgumentTypeError("numbers of records from 1, separated by commas")
+    return sorted(set(ks))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Answers that are missing, then trainings that are missing."""
+    session = Session.begin(args, world_of(args))
+    n_train = len(session.index.train_rows)
+    if max(args.k) >= n_train:
+        raise UserError(f"--k {max(args.k)}: the world has {n_train} training records")
+    session.base()
+    work = plan(session, args)
+    if args.plan:
+        print(session.ledger.write_work_list(work))
+    else:
+        session.train(work)
+
+
+def plan(session: Session, args: argparse.Namespace) -> WorkList:
+    """The work list: answers are computed on the way."""
+    queries = session.queries(args.queries)
+    stages = _stages(session, args)
+    every = [arm for stage in stages for arm in stage]
+    answers = session.answer(queries, every)
+    names = [query.id for query in queries]
+    work = WorkList(session.recipe)
+    tasks.seeds(work, args.seeds)
+    rows = session.index.train_rows
+    orders = [tasks.random_order(rows, draw) for draw in range(args.draws)]
+    for draw, order in enumerate(orders):
+        session.ledger.note_random(draw, order)
+    tasks.random_removals(work, orders, tasks.random_sizes(len(rows), args.k))
+    first, then, last = ([arm.text for arm in stage] for stage in stages)
+    middle, *others = tasks.middle_first(args.k)
+    for ks, some in (
+        *(([middle], first), ([middle], then), (others, first), (others, then)),
+        *(([middle], last), (others, last)),
+    ):
+        tasks.removals(work, answers, names, some, ks)
+    return work
+
+
+def _stages(session: Session, args: argparse.Namespace) -> list[list[Arm]]:
+    """Arms that go first, then, last; their settings are noted with the lines."""
+    labels = [list(FIRST), list(THEN), [] if args.no_ablations else list(ABLATIONS)]
+    if args.methods:
+        labels = [[m.strip() for m in args.methods.split(",") if m.strip()], [], []]
+    settings = frozen.read(args.frozen)
+    stages = [session.able(arms.resolved(some, settings)) for some in labels]
+    session.ledger.note_arms({n: arm.text for stage in stages for n, arm in stage.items()})
+    return [list(stage.values()) for stage in stages]
+
+
+def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
+    """Table 1, who wins, and what a retraining takes."""
+    return tables.summary(head, units)

@@ -1,0 +1,113 @@
+"""Tables and figures of leave-K-out, from its lines: nothing is computed but means.
+
+Writes leave-k-out.md (Tables 1, 2, 4 and 5 of the paper, the mean over flips, the settings),
+leave-k-out.csv (a line for each query, method and K), and leave-k-out-*.png (loss, MSE and CLIP
+similarity against K with equivalent random removals, as in Fig. 12 to 17; strips as in Fig. 3)
+beside the lines. Table 3 is `python -m evaluation forgetting`.
+
+python -m evaluation tables --index assets/proof
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from attribution.types import UserError
+from evaluation import results
+from evaluation.counterfactual import figures, strips, tables
+from evaluation.counterfactual.ledger import VERB
+from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
+from evaluation.counterfactual.session import INDEX
+from evaluation.counterfactual.tables import FLIPS, TABLE_1, TABLE_2, TABLE_5, Rows
+from evaluation.results import Summary
+
+SECTIONS = (
+    ("Table 1: every method", TABLE_1),
+    ("Table 2: weight sets, and curvature or none", TABLE_2),
+    ("Table 5: the loss that is raised", TABLE_5),
+    ("Image and flip: the greater, or the mean", FLIPS),
+)
+COLUMNS = ("query", "method", "settings", "K", *METRICS, "training")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `tables`."""
+    parser.set_defaults(index=INDEX)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write what the newest lines say; UserError where there are none."""
+    found = results.latest(args.results, VERB)
+    if found is None:
+        raise UserError(f"{args.results / VERB}.jsonl holds no results yet: run leave-k-out first")
+    lines = Lines(*found)
+    if not lines.known:
+        raise UserError("the gallery is not drawn yet: run leave-k-out first")
+    for path in write(lines, args.results, args.cache):
+        print(path)
+
+
+def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
+    """Every file that the lines are enough for."""
+    run_of = lines.head["run"]
+    written = [folder / f"{VERB}.csv"]
+    write_csv(lines, written[0])
+    pictures = {}
+    for name, labels in (("", TABLE_1), ("ablations-", TABLE_2)):
+        for metric in METRICS:
+            path = folder / f"{VERB}-{name}{metric.replace('_', '-')}.png"
+            if figures.plot(lines, labels, metric, path):
+                pictures[path.name] = f"{name.rstrip('-') or 'methods'}: {metric}"
+    sheet = folder / f"{VERB}-strips.png"
+    base = folder / VERB / f"{run_of}-base.png"
+    if base.is_file() and strips.sheet(lines, base, cache / VERB / run_of, sheet):
+        pictures[sheet.name] = "drawn again without each method's top K"
+    page = folder / f"{VERB}.md"
+    page.write_text(markdown(lines, pictures), encoding="utf-8")
+    return [*written, page, *(folder / name for name in pictures)]
+
+
+def markdown(lines: Lines, pictures: dict[str, str]) -> str:
+    """The page."""
+    head = lines.head
+    parts = [
+        "# Leave-K-out on the proof world\n\nWritten by `python -m evaluation tables` from "
+        f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Lines from `{head['command']}`, "
+        f"{head['machine']['processor']}.",
+        results.markdown(Summary(tables.summary(head, lines.units).figures)),
+    ]
+    for title, labels in SECTIONS:
+        parts += _section(title, tables.comparison(lines, labels))
+    for label in ("abu", "abu-ekfac"):
+        parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
+    parts += _section("Settings", tables.settings(lines))
+    parts += [f"![{title}]({name})" for name, title in pictures.items()]
+    parts.append(tables.note(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, rows: Rows) -> list[str]:
+    if not rows:
+        return []
+    head, *body = rows
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return [f"## {title}", "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])]
+
+
+def write_csv(lines: Lines, path: Path) -> None:
+    """A line for each query, labelled method and K; random removals are means over draws."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for label, arm in lines.labels.items():
+            for o in lines.outcomes(arm):
+                values = [getattr(o, metric) for metric in METRICS]
+                writer.writerow([o.query, label, arm, o.k, *values, o.key])
+        measured = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
+        for k in lines.random_sizes:
+            for o in lines.random_outcomes(k, measured):
+                values = [getattr(o, metric) for metric in METRICS]
+                writer.writerow([o.query, RANDOM, "", k, *values, ""])

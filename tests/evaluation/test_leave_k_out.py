@@ -1,0 +1,206 @@
+"""Leave-K-out end to end on a tiny trained world: order, pairing, sharing, resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attribution.index import Index
+from evaluation.counterfactual import tasks
+from evaluation.counterfactual.ledger import read_pictures, write_pictures
+from evaluation.counterfactual.tasks import WorkList
+from evaluation.results import read_lines
+from precompute.recipes.model.config import UnetConfig
+from tests.evaluation.tiny_world import evaluate
+
+SMALL = (
+    *("--workers", "0", "--queries", "2", "--stride", "500", "--steps", "1", "--guidance", "1"),
+    *("--k", "1,2,3", "--seeds", "2", "--draws", "1", "--methods", "clip,pixel"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_random_sizes():
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tasks, "SHARES", (0.5,))
+    yield
+    patch.undo()
+
+
+def leave(proof: Path, place: Path, *more: str) -> list[dict]:
+    assert evaluate("leave-k-out", proof, place, *SMALL, *more) == 0
+    return read_lines(place / "results" / "leave-k-out.jsonl")
+
+
+@pytest.fixture(scope="module")
+def done(proof, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("done")
+    leave(proof, place)
+    return place
+
+
+def units(place: Path) -> list[dict]:
+    lines = read_lines(place / "results" / "leave-k-out.jsonl")
+    return [line for line in lines if "unit" in line]
+
+
+def trainings(place: Path) -> list[dict]:
+    return [u for u in units(place) if u["unit"].startswith("training")]
+
+
+def test_work_goes_in_order_of_need(done):
+    sizes = [len(unit["removed"]) for unit in trainings(done)]
+    # two seeds, a random curve of 1, 2, 3 and half, then the middle K before the others
+    assert sizes[:6] == [0, 0, 1, 2, 3, 8]
+    rest = sizes[6:]
+    assert rest and rest == sorted(rest, key=[2, 1, 3].index)
+    assert [u["seed"] for u in trainings(done)[:3]] == [0, 1, 0]
+
+
+def test_removing_nothing_changes_nothing(done):
+    base = units(done)[0]
+    same, other, *_ = trainings(done)
+    assert base["unit"] == "base" and same["weights_differ_by"] == 0.0
+    assert same["losses"] == base["losses"] and set(same["mse"]) == {0.0}
+    assert np.allclose(same["clip"], 1.0, atol=1e-5)
+    assert other["seed"] == 1 and other["losses"] != base["losses"]
+    assert "weights_differ_by" not in other
+
+
+def test_what_a_method_found_is_what_is_removed(done, proof):
+    index = Index.open(proof)
+    removed = {tuple(unit["removed"]) for unit in trainings(done)}
+    answers = [u for u in units(done) if u["unit"].startswith("answer")]
+    assert {(u["arm"]) for u in answers} == {"clip", "pixel"} and len(answers) == 4
+    for unit in answers:
+        assert sorted(unit["rows"]) == index.train_rows.tolist()
+        for k in (1, 2, 3):
+            assert tuple(sorted(unit["rows"][:k])) in removed
+    order = next(u for u in units(done) if u["unit"] == "random 0")["rows"]
+    assert tuple(sorted(order[:8])) in removed and sorted(order) == index.train_rows.tolist()
+
+
+def test_the_work_list_says_for_whom(done):
+    (path,) = (done / "cache" / "leave-k-out").glob("*/work-list.jsonl")
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert all(line["done"] for line in lines) and len(lines) == len(trainings(done))
+    assert lines[0]["for"] == [["", "seed", 0]] and lines[2]["for"][0][1] == "random"
+    assert {wanted[1] for line in lines for wanted in line["for"]} == {
+        *("seed", "random", "clip", "pixel")
+    }
+
+
+def test_a_second_run_computes_nothing(done, proof):
+    before = read_lines(done / "results" / "leave-k-out.jsonl")
+    assert leave(proof, done) == before
+
+
+def test_a_killed_run_loses_one_training(done, proof, tmp_path):
+    """Half a line is what a kill leaves; the rest is made again, to the same numbers."""
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    path = place / "results" / "leave-k-out.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-2]) + lines[-2][:100])
+    leave(proof, place)
+    kept = [
+        {name: value for name, value in unit.items() if name not in ("seconds",)}
+        for unit in trainings(place)
+    ]
+    whole = [{n: v for n, v in unit.items() if n != "seconds"} for unit in trainings(done)]
+    assert kept == whole
+
+
+def test_lost_models_and_pictures_of_seeds_are_made_again(done, proof, tmp_path):
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    (models,) = (place / "cache" / "leave-k-out").glob("*/models")
+    assert sorted(path.name for path in models.iterdir()) == ["seed-0", "seed-1"]
+    assert (models / "seed-1" / "model_index.json").is_file()
+    shutil.rmtree(models / "seed-1")
+    before = len(trainings(place))
+    leave(proof, place)
+    assert (models / "seed-1" / "unet").is_dir() and len(trainings(place)) == before + 1
+
+
+def test_tables_and_figures_follow_from_the_lines(done, proof, capsys):
+    capsys.readouterr()
+    assert evaluate("tables", proof, done) == 0
+    names = {Path(line).name for line in capsys.readouterr().out.split()}
+    kinds = ("delta-loss", "mse", "clip", "strips")
+    assert names >= {"leave-k-out.md", "leave-k-out.csv"}
+    assert names >= {f"leave-k-out-{kind}.png" for kind in kinds}
+    page = (done / "results" / "leave-k-out.md").read_text()
+    assert "## Table 1" in page and "| `pixel` |" in page and "one retraining" in page
+    with (done / "results" / "leave-k-out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    base = units(done)[0]
+    place = {entry["id"]: n for n, entry in enumerate(base["gallery"])}
+    by_key = {u["unit"].removeprefix("training "): u for u in trainings(done)}
+    for row in rows:
+        if row["method"] != "random":
+            line, n = by_key[row["training"]], place[row["query"]]
+            assert len(line["removed"]) == int(row["K"])
+            expected = line["losses"][n] - base["losses"][n]
+            assert float(row["delta_loss"]) == pytest.approx(expected, abs=1e-9)
+    assert sum(row["method"] == "clip" for row in rows) == 6
+    assert evaluate("report", proof, done) == 0
+
+
+def test_the_plan_alone_trains_nothing(proof, tmp_path, capsys):
+    lines = leave(proof, tmp_path, "--plan", "--k", "2")
+    assert not [line for line in lines if str(line.get("unit")).startswith("training")]
+    assert "work-list.jsonl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--methods", "abu:sped=1"), "no option 'sped'"),
+        (("--methods", "trak@far"), "--place far=DIR"),
+        (("--k", "16"), "16 training records"),
+        (("--queries", "9"), "the world has 4 besides"),
+    ],
+)
+def test_bad_input_is_one_line(proof, tmp_path, capsys, more, words):
+    assert evaluate("leave-k-out", proof, tmp_path, *SMALL, *more) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert words in error[-1]
+
+
+def test_a_world_that_cannot_be_retrained_says_so(tiny_index, tmp_path, capsys):
+    assert evaluate("leave-k-out", tiny_index, tmp_path, *SMALL) == 2
+    assert "unet_training.json is missing" in capsys.readouterr().err
+
+
+def test_methods_the_index_cannot_serve_are_left_out(proof, tmp_path, capsys):
+    lines = leave(proof, tmp_path, "--plan", "--methods", "dino,pixel", "--k", "1")
+    assert "left out: dino" in capsys.readouterr().err
+    assert {u["arm"] for u in lines if str(u.get("unit")).startswith("answer")} == {"pixel"}
+
+
+def test_identical_removals_are_one_training():
+    work = WorkList(UnetConfig())
+    work.add([4, 2, 9], "q", "abu", 3)
+    work.add([9, 4, 2], "q", "dtrak", 3)
+    work.add([9, 4], "q", "dtrak", 2)
+    work.add([9, 4, 2], "q", "abu", 3, seed=1)
+    work.add((), "", "seed", 0, panels=True)
+    first, *rest = work.jobs.values()
+    assert first.task.removed == (2, 4, 9) and len(rest) == 3
+    assert first.wanted == [("q", "abu", 3), ("q", "dtrak", 3)]
+    work.add((), "q", "abu", 0, keep=True)
+    assert list(work.jobs.values())[-1].task.panels and list(work.jobs.values())[-1].task.keep
+    other = WorkList(UnetConfig(steps=5))
+    other.add([4, 2, 9], "q", "abu", 3)
+    assert not set(other.jobs) & set(work.jobs)
+
+
+def test_pictures_survive_their_sheet(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (11, 6, 6, 3), dtype=np.uint8)
+    write_pictures(tmp_path / "x.png", pictures)
+    assert (read_pictures(tmp_path / "x.png", 11) == pictures).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
