@@ -1,7 +1,7 @@
 """`python -m precompute assets` (`make assets`): remakes what derives from model and data.
 
-For each world below assets/ its index, then its saved examples, then the table of bytes. What is
-there already, with the right inputs and hashes, is passed over.
+For each world below assets/ its index, the rows of the gradient methods, its saved examples, then
+the table of bytes. What is there already, with the right inputs and hashes, is passed over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from attribution import layout
 from attribution.index import Index
 from attribution.types import UserError
-from precompute import byte_table, examples, index
+from precompute import byte_table, dtrak, examples, index, trak
 
 # folder below assets/ → arguments of `precompute index` beyond model, data and place
 WORLDS: dict[str, tuple[str, ...]] = {
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"no model in {world}: `python -m precompute train` makes it")
         before = _hash(world)
         index.run(_index_arguments(world, settings, args.device))
+        for rows in (trak, dtrak):
+            rows.run(_parsed(rows, "--out", str(world), "--device", args.device))
         stale = before != _hash(world) or not any((world / layout.EXAMPLES).glob("*"))
         if stale and not args.no_examples:
             more = ("--device", args.device, "--method", examples.ALL)

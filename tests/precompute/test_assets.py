@@ -27,6 +27,7 @@ def test_assets_follow_the_model(tmp_path, tiny_model, capsys):
     after = Index.open(world)
     assert after.index_hash != before.index_hash
     assert after.manifest["dataset"]["id"] == "openclipart-0.18" and after.has_rows("clip")
+    assert after.has_rows("trak") and after.has_rows("dtrak")
     assert "| openclipart/shards/*/latents.npy | " in capsys.readouterr().out
 
 
