@@ -1,7 +1,7 @@
 """Every hyper-parameter of the embedded DINO and DINOv2.
 
 Sizes are for ten minutes on four CPU cores and half-precision weights below 4 MB. Where the papers
-train for hundreds of epochs on millions of pictures in batches of a thousand, here are 2,641
+train for hundreds of epochs on millions of pictures in batches of a thousand, here are 2,585
 pictures and batches of some dozens: so a shorter memory of the teacher and fewer prototypes.
 """
 
@@ -34,7 +34,7 @@ class DinoConfig:
     centre_momentum: float = 0.9  # m of Eq. 4
     momentum: float = 0.99  # λ of the teacher, rising to 1 by a cosine
     batch_size: int = 48
-    steps: int = 2400
+    steps: int = 2600
     warmup_steps: int = 200
     freeze_steps: int = 50  # the prototypes stand still at first
     learning_rate: float = 1e-3  # falls to a hundredth of itself by a cosine
@@ -53,6 +53,7 @@ class DinoV2Config(DinoConfig):
     masked_patches: tuple[float, float] = (0.1, 0.5)  # of such a crop
     patch_weight: float = 1.0  # of the iBOT loss
     koleo_weight: float = 0.1
+    steps: int = 2300
     sinkhorn_rounds: int = 3
     prototypes: int = 256  # no more than some for each row: Sinkhorn shares the rows among them
     local_crops: int = 3
