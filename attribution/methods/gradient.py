@@ -16,7 +16,13 @@ from __future__ import annotations
 from functools import partial
 
 from attribution.methods.method import Method
-from attribution.methods.projected import KIND, GradientAttributor, Recipe
+from attribution.methods.projected import (
+    KIND,
+    OPTIONS,
+    GradientAttributor,
+    Recipe,
+    check_options,
+)
 
 JOURNEY_TIMESTEP = 400  # of 1,000
 
@@ -35,7 +41,8 @@ def _method(
 ) -> Method:
     build = partial(GradientAttributor, name=name, recipe=recipe)
     needs = (f"rows:{recipe.rows}",)
-    return Method(name, KIND, title, explanation, source, needs, build, lesson, formula)
+    about = (title, explanation, source, needs, build, lesson, formula)
+    return Method(name, KIND, *about, OPTIONS, check_options)
 
 
 METHODS: tuple[Method, ...] = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from attribution.types import Attribution, Progress, Query, UserError
 
 KIND = "gradient"
 DAMPING = 0.1
+OPTIONS = ("damping", "draws", "seed", "exhaustive", "shortlist")
 # Records read at a time, and samples of one forward and backward of the query.
 CHUNK, MOST_SAMPLES = 1024, 20
 
@@ -69,10 +70,8 @@ class GradientAttributor:
 
         Options: damping (λ, relative), draws (noise draws per timestep), seed (of the noise).
         """
-        known = {"damping": DAMPING, "draws": defaults.DRAWS, "seed": 0}
-        refuse_unknown(self.name, options, {**known, "exhaustive": None, "shortlist": None})
-        chosen = {n: v if options.get(n) is None else options[n] for n, v in known.items()}
-        _check(chosen)
+        refuse_unknown(self.name, options, dict.fromkeys(OPTIONS))
+        chosen = _chosen(options)
         wanted = self.context.training_rows(ids)
         run = _Run(self, query, chosen)
         products = yield from run.products()
@@ -228,7 +227,20 @@ class _Run:
         return vector
 
 
-def _check(options: dict[str, Any]) -> None:
+def check_options(options: Mapping[str, Any]) -> None:
+    """UserError for values that no run takes."""
+    _chosen(options)
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own options, defaults in the place of None; UserError for bad values."""
+    known = {"damping": DAMPING, "draws": defaults.DRAWS, "seed": 0}
+    chosen = {n: v if options.get(n) is None else options[n] for n, v in known.items()}
+    _check(chosen)
+    return chosen
+
+
+def _check(options: Mapping[str, Any]) -> None:
     damping, draws, seed = options["damping"], options["draws"], options["seed"]
     number = isinstance(damping, int | float) and not isinstance(damping, bool)
     if not number or not 0 < damping < math.inf:

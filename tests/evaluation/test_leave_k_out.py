@@ -204,3 +204,18 @@ def test_pictures_survive_their_sheet(tmp_path):
     write_pictures(tmp_path / "x.png", pictures)
     assert (read_pictures(tmp_path / "x.png", 11) == pictures).all()
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+@pytest.mark.slow
+def test_workers_find_what_one_process_finds(done, proof, tmp_path):
+    """In processes of their own, one thread each: the same numbers to the last bit."""
+    one = ("--workers", "2", "--queries", "1", "--methods", "pixel", "--k", "2", "--seeds", "1")
+    leave(proof, tmp_path, *one)
+
+    def bare(place):
+        found = [{n: v for n, v in u.items() if n not in ("seconds", "run")} for u in units(place)]
+        return {unit["unit"]: unit for unit in found if not unit["unit"].startswith("arms")}
+
+    here, there = bare(tmp_path), bare(done)
+    assert len(here) == 1 + 1 + 1 + 4  # gallery, answer, random order; seed, two random, pixel
+    assert all(unit == there[name] for name, unit in here.items())

@@ -1,0 +1,237 @@
+"""What the lines of leave-K-out say, against sums by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attribution.types import UserError
+from evaluation.counterfactual import compare, curves, frozen, tables
+from evaluation.counterfactual.arms import Arm, resolved
+from evaluation.counterfactual.ledger import write_pictures
+from evaluation.counterfactual.lines import Lines
+from evaluation.counterfactual.strips import sheet
+from evaluation.counterfactual.tasks import (
+    TUNING,
+    middle_first,
+    random_order,
+    random_sizes,
+    training,
+)
+from evaluation.statistics import bootstrap
+from precompute.recipes.model.config import UnetConfig
+
+RECIPE = UnetConfig(steps=7)
+QUERIES = [f"q{n}" for n in range(TUNING + 3)]
+HEAD = {
+    "run": "r", "command": "c", "machine": {"processor": "p"},
+    "settings": {
+        "recipe": {**vars(RECIPE), "channels": list(RECIPE.channels)},
+        "steps": 2, "guidance": 1.0, "stride": 5, "measured": len(QUERIES),
+    },
+}  # fmt: skip
+BASE = {
+    "unit": "base",
+    "gallery": [
+        {"id": q, "prompt": f"{q}, by Ann", "seed": 1, "category": "ab"[n % 2]}
+        for n, q in enumerate(QUERIES)
+    ],
+    "losses": [0.5] * len(QUERIES),
+    "related": [[(n + 2) % len(QUERIES)] for n in range(len(QUERIES))],
+}
+
+
+def trained(removed, losses, seed=0, **more):
+    """A training's line; losses: by query, what is not named stays."""
+    key = training(removed, RECIPE, seed).key
+    places = [0.5 + losses.get(q, 0.0) for q in QUERIES]
+    line = {"removed": sorted(removed), "seed": seed, "losses": places, "seconds": [10.0, 1.0],
+            "threads": 1, "device": "cpu", "mse": [2 * (x - 0.5) for x in places],
+            "clip": [1 - (x - 0.5) for x in places]}  # fmt: skip
+    return {"unit": f"training {key}", **line, **more}
+
+
+def answer(query, arm, rows):
+    return {"unit": f"answer {query} {arm}", "query": query, "arm": arm, "rows": rows}
+
+
+def lines_of(gains, k=2, extra=()):
+    """gains: arm → ΔL of each of the three reported queries; each removal is its own."""
+    units = [BASE, {"unit": "arms", "labels": {arm: arm for arm in gains}}]
+    number = itertools.count(0, k)
+    for arm, values in gains.items():
+        for query, value in zip(QUERIES[TUNING:], values, strict=True):
+            first = next(number)
+            rows = list(range(first, first + k))
+            units.append(answer(query, arm, [*rows, *range(1000, 1020)]))
+            if value is not None:
+                units.append(trained(rows, {query: value}))
+    return Lines(HEAD, [*units, *extra])
+
+
+def test_the_bootstrap_interval_by_hand():
+    """The mean of eight values, one of them 1 and the rest 0, redrawn: Binomial(8, 1/8) / 8."""
+    chances = [math.comb(8, k) * (1 / 8) ** k * (7 / 8) ** (8 - k) for k in range(9)]
+    below = np.cumsum(chances)
+    low, high = int(np.argmax(below >= 0.025)) / 8, int(np.argmax(below >= 0.975)) / 8
+    assert (low, high) == (0.0, 3 / 8)
+    rows = np.array([1.0, *[0.0] * 7])
+    assert bootstrap(lambda x: float(x.mean()), rows, draws=20000) == (low, high)
+
+
+def test_differences_are_paired_and_best_and_second_marked():
+    gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.03], "clip": [0.0, 0.09, 0.0]}
+    found = compare.block(lines_of(gains), {arm: arm for arm in gains}, 2)
+    assert found.queries == tuple(QUERIES[TUNING:])
+    assert found.order("delta_loss") == ["abu", "dtrak", "clip"] == found.order("clip")
+    paired = found.against_best("abu", "delta_loss")
+    # 0.01 for every query: however they are redrawn
+    assert (paired.other, paired.better, paired.n) == ("dtrak", 3, 3)
+    assert (paired.mean, paired.low, paired.high) == pytest.approx((0.01, 0.01, 0.01))
+    # three values redrawn: the least mean is three times the least one
+    wide = found.paired("clip", "abu", "delta_loss")
+    assert (wide.low, wide.high) == pytest.approx((-0.04, 0.04)) and wide.better == 1
+    assert found.paired("abu", "dtrak", "clip").mean == pytest.approx(0.01)  # less like: more lost
+    assert compare.cell(found, "abu", "delta_loss") == "**40.00 ± 5.77**"
+    assert compare.cell(found, "dtrak", "delta_loss").startswith("*30.00")
+    assert not compare.cell(found, "clip", "delta_loss").startswith("*")
+    assert compare.difference(paired) == "+10.00 (10.00 to 10.00) against dtrak, 3 of 3"
+
+
+def test_only_queries_that_all_have_and_none_of_the_tuning_ones():
+    gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, None, 0.03], "clip": [0.2, None, None]}
+    tuned = [answer(QUERIES[0], "abu", [900, 901]), trained([900, 901], {QUERIES[0]: 9.0})]
+    lines = lines_of(gains, extra=tuned)
+    found = compare.block(lines, {arm: arm for arm in gains}, 2)
+    # clip has one query of three: it has only begun
+    assert set(found.values) == {"abu", "dtrak"}
+    assert found.queries == (QUERIES[TUNING], QUERIES[TUNING + 2])
+    assert found.values["abu"]["delta_loss"].tolist() == pytest.approx([0.03, 0.04])
+    own = compare.block(lines, {"abu": "abu"}, 2, tuning=True)
+    assert own.queries == (QUERIES[0],)
+    assert compare.block(lines, {"abu": "abu"}, 3) is None
+
+
+def test_a_shared_removal_counts_for_both():
+    units = [BASE, answer(QUERIES[4], "abu", [3, 1, 2]), answer(QUERIES[4], "clip", [2, 3, 9])]
+    lines = Lines(HEAD, [*units, trained([2, 3], {QUERIES[4]: 0.01}), trained([1, 3], {})])
+    (clip,) = lines.outcomes("clip")
+    (abu,) = lines.outcomes("abu")
+    assert (clip.k, clip.delta_loss) == (2, pytest.approx(0.01)) and abu.delta_loss == 0.0
+
+
+def test_the_random_curve_is_a_mean_over_draws_and_says_what_a_removal_equals():
+    orders = [[500, 501, 502, 503], [600, 601, 602, 603]]
+    extra = [{"unit": f"random {n}", "draw": n, "rows": order} for n, order in enumerate(orders)]
+    for k, (a, b) in {1: (0.0, 0.02), 2: (0.01, 0.03), 4: (0.05, 0.05)}.items():
+        for order, value in zip(orders, (a, b), strict=True):
+            extra.append(trained(order[:k], dict.fromkeys(QUERIES, value)))
+    lines = lines_of({"abu": [0.03, 0.04, 0.035]}, extra=extra)
+    assert lines.random_sizes == [1, 2, 4]
+    assert lines.random_outcomes(2, QUERIES[4:5])[0].delta_loss == pytest.approx(0.02)
+    found = compare.block(lines, {"abu": "abu"}, 2)
+    assert found.mean("random", "delta_loss") == pytest.approx(0.02)
+    # 0.035 is half-way from 0.02 at 2 to 0.05 at 4
+    assert tables.equals_random(lines, found, "abu") == "3"
+    summary = tables.summary(HEAD, lines.units)
+    assert any("1.75 times, equals removing 3 at random" in f.value for f in summary.figures)
+
+
+def test_a_falling_curve_is_made_to_rise_and_its_ends_are_told():
+    assert curves.rising([1.0, 3.0, 2.0, 4.0]).tolist() == [1.0, 2.5, 2.5, 4.0]
+    assert curves.rising([3.0, 2.0, 1.0]).tolist() == [2.0] * 3
+    assert curves.rising([3.0, 1.0], [3, 1]).tolist() == [2.5, 2.5]
+    ks, curve = [5, 10, 20, 40], [1.0, 3.0, 2.0, 4.0]
+    assert curves.equivalent(ks, curve, 1.75) == (7.5, "")
+    assert curves.equivalent(ks, curve, 3.25) == (30.0, "")
+    assert curves.shown(curves.equivalent(ks, curve, 0.5)) == "< 5"
+    assert curves.shown(curves.equivalent(ks, curve, 4.0)) == "> 40"
+
+
+def test_what_else_is_forgotten():
+    """Table 4: the target, its nearest prompt, and other families."""
+    target = QUERIES[4]  # of family a, its nearest is q6; of family b are q1, q3, q5
+    losses = {target: 0.2, QUERIES[6]: 0.1, "q1": 0.01, "q3": 0.02, "q5": 0.03, "q0": 5.0}
+    units = [BASE, {"unit": "arms", "labels": {"abu": "abu"}}, answer(target, "abu", [1, 2])]
+    heads, row = tables.others(Lines(HEAD, [*units, trained([1, 2], losses)]))
+    shown = dict(zip(heads, row, strict=True))
+    assert shown["K"] == "2" and shown["target MSE ↑"].startswith("0.4000")
+    assert shown["related MSE ↓"].startswith("0.2000")
+    assert shown["other MSE ↓"].startswith("0.0400")
+    assert shown["other CLIP ↑"].startswith("0.9800")
+
+
+def test_whoever_wins_is_said():
+    gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05], "dino": [0.01, 0.0, 0.0]}
+    lines = lines_of(gains)
+    figures = tables.summary(HEAD, lines.units).figures
+    first = next(f for f in figures if "less the best other" in f.name)
+    assert first.passed is False and "-10.00" in first.value and "dtrak" in first.value
+    _, *rows = tables.comparison(lines, tables.TABLE_1)
+    assert [row[1] for row in rows] == ["dtrak", "abu", "dino"]
+    seeds = [trained([], {}, weights_differ_by=0.0), trained([], {"q4": 0.7}, seed=1)]
+    told = tables.summary(HEAD, [*lines.units, *seeds]).figures
+    assert any(f.name.startswith("nothing removed, another seed") for f in told)
+    assert any("10 s (median" in f.value for f in told)
+
+
+def test_arms_are_read_and_written_alike():
+    arm = Arm.parse("abu:steps=10:damping=0.01:flips=mean")
+    assert arm.text == "abu:damping=0.01:flips=mean:steps=10"
+    assert arm.asked == {"damping": 0.01, "steps": 10} and arm.mean_of_flips
+    assert Arm.parse(arm.text) == arm
+    assert Arm.parse("trak@wide:damping=1").place == "wide"
+    assert Arm.parse("abu:ewc=true").asked == {"ewc": True}
+    for text, words in (
+        ("abx", "no method 'abx'"),
+        ("abu:steps", "option=value"),
+        ("abu:flips=min", "max or mean"),
+        ("clip:damping=1", "no option"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Arm.parse(text)
+
+
+def test_frozen_settings_serve_a_method_and_its_ablations(tmp_path):
+    path = tmp_path / "frozen.json"
+    assert frozen.read(path) == {}
+    settings = {"abu": "abu:damping=0.01:steps=5", "trak": "trak@wide:damping=1"}
+    frozen.write(path, settings, {"abu": {"round": 1}})
+    assert frozen.read(path) == settings
+    found = resolved(["abu", "abu:steps=10", "abu-full", "trak", "clip"], frozen.read(path))
+    assert {label: arm.text for label, arm in found.items()} == {
+        "abu": "abu:damping=0.01:steps=5",
+        "abu:steps=10": "abu:damping=0.01:steps=10",
+        "abu-full": "abu-full:damping=0.01:steps=5",
+        "trak": "trak@wide:damping=1",
+        "clip": "clip",
+    }
+    path.write_text("{")
+    with pytest.raises(UserError, match="no JSON"):
+        frozen.read(path)
+
+
+def test_random_orders_and_sizes():
+    rows = np.arange(100, 140)
+    assert sorted(random_order(rows, 0)) == rows.tolist()
+    assert random_order(rows, 0) == random_order(rows, 0) != random_order(rows, 1)
+    sizes = random_sizes(990, (5, 10, 35))
+    assert sizes[:3] == [5, 10, 35] and sizes == sorted(sizes) and sizes[-1] < 990
+    assert middle_first([35, 5, 10]) == [10, 5, 35] and middle_first([3]) == [3]
+
+
+def test_strips_show_each_method_and_k(tmp_path):
+    gains = {"abu": [0.03, 0.05, 0.04], "clip": [0.02, 0.04, 0.03]}
+    lines = lines_of(gains)
+    pictures = np.full((len(QUERIES), 8, 8, 3), 10, dtype=np.uint8)
+    write_pictures(tmp_path / "base.png", pictures)
+    assert not sheet(lines, tmp_path / "base.png", tmp_path, tmp_path / "out.png")
+    for n, outcome in enumerate([*lines.outcomes("abu"), *lines.outcomes("clip")]):
+        write_pictures(tmp_path / f"{outcome.key}.png", pictures + 20 * (n + 1))
+    assert sheet(lines, tmp_path / "base.png", tmp_path, tmp_path / "out.png")
+    colours = {c for _, c in Image.open(tmp_path / "out.png").convert("L").getcolors(4096)}
+    assert {10, *(10 + 20 * n for n in range(1, 7))} <= colours

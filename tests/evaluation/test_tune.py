@@ -1,0 +1,57 @@
+"""Tuning: candidates, who wins, and a tiny round that freezes what it found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation import tune
+from evaluation.counterfactual import frozen
+from evaluation.counterfactual.arms import Arm
+from evaluation.counterfactual.tasks import TUNING
+from evaluation.results import read_lines
+from tests.evaluation.tiny_world import evaluate
+
+SMALL = ("--workers", "0", "--stride", "500", "--steps", "1", "--guidance", "1", "--k", "2")
+
+
+def test_each_setting_is_changed_by_itself_around_the_centre():
+    texts = [arm.text for arm in tune.candidates(Arm.parse("dtrak"))]
+    assert texts[0] == "dtrak" and len(texts) == len(set(texts)) == 1 + 4 + 1
+    moved = [arm.text for arm in tune.candidates(Arm.parse("dtrak:damping=1.0"), ("wide",))]
+    assert moved[0] == "dtrak:damping=1.0" and "dtrak" in moved
+    assert "dtrak:damping=1.0:draws=16" in moved and "dtrak@wide:damping=1.0" in moved
+    assert [arm.text for arm in tune.candidates(Arm.parse("clip"))] == ["clip"]
+    assert {arm.options for arm in tune.candidates(Arm.parse("abu"))} >= {(("steps", 5),)}
+
+
+def test_the_greatest_mean_wins_and_ties_change_nothing():
+    assert tune.winner("a", {"a": 1.0, "b": 2.0, "c": 0.0}) == "b"
+    assert tune.winner("a", {"b": 2.0, "a": 2.0}) == "a"
+
+
+def test_a_round_freezes_what_lost_most_on_the_tuning_queries(proof, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tune, "GRIDS", {"abu": {"damping": (0.1, 1000.0)}})
+    path = tmp_path / "frozen.json"
+    more = (*SMALL, "--methods", "abu,pixel", "--frozen", str(path))
+    assert evaluate("tune", proof, tmp_path, *more) == 0
+    assert "chosen" in capsys.readouterr().out
+    units = {u["unit"]: u for u in read_lines(tmp_path / "results" / "tune.jsonl") if "unit" in u}
+    means = units["1 abu"]["means"]
+    assert set(means) == {"abu", "abu:damping=1000.0"} and set(units["1 pixel"]["means"]) == {
+        "pixel"
+    }
+    assert frozen.read(path) == {"abu": tune.winner("abu", means), "pixel": "pixel"}
+    lines = [u for u in read_lines(tmp_path / "results" / "leave-k-out.jsonl") if "unit" in u]
+    base = lines[0]
+    tuning = [entry["id"] for entry in base["gallery"][:TUNING]]
+    answers = {u["query"]: u["rows"] for u in lines if u.get("arm") == "abu"}
+    assert set(answers) == set(tuning)
+    removed = {tuple(u["removed"]): u for u in lines if u["unit"].startswith("training")}
+    gains = [
+        removed[tuple(sorted(answers[q][:2]))]["losses"][n] - base["losses"][n]
+        for n, q in enumerate(tuning)
+    ]
+    assert np.isclose(means["abu"], np.mean(gains), rtol=1e-4)
+    assert evaluate("tune", proof, tmp_path, *more) == 0  # a second round: trainings are there
+    again = [u for u in read_lines(tmp_path / "results" / "leave-k-out.jsonl") if "unit" in u]
+    assert [u for u in again if u["unit"].startswith("training")] == list(removed.values())
