@@ -1,7 +1,8 @@
 """`python -m precompute assets` (`make assets`): remakes what derives from model and data.
 
-For each world below assets/ its index, the rows of the gradient methods, its saved examples, then
-the table of bytes. What is there already, with the right inputs and hashes, is passed over.
+For each world below assets/ its index, the rows of its encoders and of the gradient methods, its
+saved examples, then the table of bytes. What is there already, with the right inputs and hashes, is
+passed over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from attribution import layout
 from attribution.index import Index
 from attribution.types import UserError
-from precompute import byte_table, dtrak, examples, index, trak
+from precompute import byte_table, dtrak, encoder_rows, examples, features, index, trak
 
 # folder below assets/ → arguments of `precompute index` beyond model, data and place
 WORLDS: dict[str, tuple[str, ...]] = {
@@ -36,6 +37,10 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"no model in {world}: `python -m precompute train` makes it")
         before = _hash(world)
         index.run(_index_arguments(world, settings, args.device))
+        for encoder in encoder_rows.ENCODERS:
+            if (world / layout.ENCODERS / encoder).is_dir():
+                more = ("--encoder", encoder, "--device", args.device, "--rebuild")
+                features.run(_parsed(features, "--out", str(world), *more))
         for rows in (trak, dtrak):
             rows.run(_parsed(rows, "--out", str(world), "--device", args.device))
         stale = before != _hash(world) or not any((world / layout.EXAMPLES).glob("*"))

@@ -7,7 +7,7 @@ import shutil
 from attribution.index import Index
 from precompute import byte_table
 from precompute.__main__ import main
-from tests.precompute.worlds import parquet_set, tiny_clip
+from tests.precompute.worlds import parquet_set, tiny_clip, tiny_vit
 from tests.tiny import tiny_pipeline
 
 
@@ -19,6 +19,7 @@ def test_assets_follow_the_model(tmp_path, tiny_model, capsys):
     assert "no model in" in capsys.readouterr().err
     shutil.copytree(tiny_model, world / "model")
     tiny_clip(world / "clip")
+    tiny_vit(world / "encoders" / "dino")
     arguments = ["assets", "--root", str(root), "--no-examples", "--device", "cpu"]
     assert main(arguments) == 0
     before = Index.open(world)
@@ -27,6 +28,7 @@ def test_assets_follow_the_model(tmp_path, tiny_model, capsys):
     after = Index.open(world)
     assert after.index_hash != before.index_hash
     assert after.manifest["dataset"]["id"] == "openclipart-0.18" and after.has_rows("clip")
+    assert after.has_rows("dino") and not after.has_rows("dinov2")
     assert after.has_rows("trak") and after.has_rows("dtrak")
     assert "| openclipart/shards/*/latents.npy | " in capsys.readouterr().out
 
