@@ -1,14 +1,15 @@
 """`python -m precompute assets` (`make assets`): remakes what derives from model and data.
 
-For each world below assets/ its index, the rows of its encoders and of the gradient methods, its
-saved examples, then the table of bytes. What is there already, with the right inputs and hashes, is
-passed over.
+For each world that is there below assets/ its index, the rows of its encoders and of the gradient
+methods, its saved examples, then the table of bytes. What is there already, with the right inputs
+and hashes, is passed over.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from attribution import layout
@@ -16,9 +17,24 @@ from attribution.index import Index
 from attribution.types import UserError
 from precompute import byte_table, dtrak, encoder_rows, examples, features, index, trak
 
-# folder below assets/ → arguments of `precompute index` beyond model, data and place
-WORLDS: dict[str, tuple[str, ...]] = {
-    "openclipart": ("--dataset-id", "openclipart-0.18", "--licence", "public domain"),
+
+@dataclass(frozen=True)
+class World:
+    """index: arguments of `precompute index` beyond model, data and place. rows: of `trak` and
+    `dtrak`. examples: whether answers are saved with it.
+    """
+
+    index: tuple[str, ...]
+    rows: tuple[str, ...] = ()
+    examples: bool = True
+
+
+_SOURCE = ("--dataset-id", "openclipart-0.18", "--licence", "public domain")
+# By folder below assets/. The proof world is small and always scored as a whole: short rows do, and
+# it has no shortlist. Its examples are finished proofs, which `precompute proofs` makes.
+WORLDS: dict[str, World] = {
+    "openclipart": World(_SOURCE),
+    "proof": World((*_SOURCE, "--gradient-dim", "128"), ("--dim", "256"), examples=False),
 }
 
 
@@ -30,21 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Every world in turn."""
-    for name, settings in WORLDS.items():
+    """Every world in turn; UserError where none is there, or one has no model."""
+    there = {name: world for name, world in WORLDS.items() if (args.root / name).is_dir()}
+    if not there:
+        raise UserError(f"none of {', '.join(WORLDS)} in {args.root}")
+    for name, settings in there.items():
         world = args.root / name
         if not (world / layout.MODEL / "model_index.json").is_file():
             raise UserError(f"no model in {world}: `python -m precompute train` makes it")
         before = _hash(world)
-        index.run(_index_arguments(world, settings, args.device))
+        index.run(_index_arguments(world, settings.index, args.device))
         for encoder in encoder_rows.ENCODERS:
             if (world / layout.ENCODERS / encoder).is_dir():
                 more = ("--encoder", encoder, "--device", args.device, "--rebuild")
                 features.run(_parsed(features, "--out", str(world), *more))
         for rows in (trak, dtrak):
-            rows.run(_parsed(rows, "--out", str(world), "--device", args.device))
+            more = (*settings.rows, "--device", args.device)
+            rows.run(_parsed(rows, "--out", str(world), *more))
         stale = before != _hash(world) or not any((world / layout.EXAMPLES).glob("*"))
-        if stale and not args.no_examples:
+        if stale and settings.examples and not args.no_examples:
             more = ("--device", args.device, "--method", examples.ALL)
             examples.run(_parsed(examples, "--index", str(world), *more))
     print(byte_table.table(args.root))

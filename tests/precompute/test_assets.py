@@ -33,6 +33,20 @@ def test_assets_follow_the_model(tmp_path, tiny_model, capsys):
     assert "| openclipart/shards/*/latents.npy | " in capsys.readouterr().out
 
 
+def test_the_proof_world_has_short_rows_and_no_examples(tmp_path, tiny_model, capsys):
+    root = tmp_path / "assets"
+    assert main(["assets", "--root", str(root)]) == 2
+    assert "none of openclipart, proof" in capsys.readouterr().err
+    world = root / "proof"
+    parquet_set(world / "records.parquet", 3)
+    shutil.copytree(tiny_model, world / "model")
+    assert main(["assets", "--root", str(root), "--device", "cpu"]) == 0
+    index = Index.open(world)
+    assert index.rows("gradients").shape[-1] == 128
+    assert index.extra("trak")["dim"] == index.extra("dtrak")["dim"] == 256
+    assert not (world / "examples").exists()
+
+
 def test_byte_table_sums_up(tmp_path):
     for name, size in (
         ("a/shards/00000/x.npy", 3),
