@@ -229,7 +229,7 @@ def test_every_stage_is_trained_and_the_last_is_what_comes_out(learned, words):
     assert torch.equal(made[-1][0], outputs.logits[..., : targets.text.shape[1]])
     assert torch.equal(made[-1][1], outputs.pred_boxes)
     for logits, _ in made:
-        assert abs(float(logits.detach()[logits.isfinite()].mean()) + 4) < 1.5  # improbable at first
+        assert abs(float(logits.detach()[logits.isfinite()].mean()) + 4) < 1.5  # rare at first
     loss = detection_loss(network, outputs, targets, config.proposals)["loss"]
     loss.backward()
     still = [name for name, p in network.named_parameters() if p.grad is None]
