@@ -35,6 +35,22 @@ def overlay(change: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels, mode="RGBA")
 
 
+def glow(heat: np.ndarray, chosen: Image.Image) -> Image.Image:
+    """RGBA of at most 256 px: attention, growing with heat float32 [h, w] in 0..1, and white where
+    the mask `chosen` says that nothing counts.
+    """
+    height, width = heat.shape
+    scale = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    smooth = Image.fromarray(np.ascontiguousarray(heat.astype(np.float32)), mode="F")
+    strength = np.clip(np.asarray(smooth.resize(size, Image.Resampling.BILINEAR)), 0.0, 1.0)
+    inside = np.asarray(chosen.resize(size, Image.Resampling.BILINEAR)) >= 128
+    pixels = np.full((size[1], size[0], 4), 255, dtype=np.uint8)
+    pixels[inside, :3] = WORSE
+    pixels[..., 3] = np.rint(255 * np.where(inside, 0.2 + 0.55 * strength, 0.6))
+    return Image.fromarray(pixels, mode="RGBA")
+
+
 def in_words(change: np.ndarray) -> str:
     """The ninth of the picture with most of the worsening, for whom colours say little."""
     worse = np.clip(np.nan_to_num(change), 0.0, None)

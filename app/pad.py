@@ -7,18 +7,21 @@ import io
 
 from PIL import Image
 
+from app.heatmap import glow
 from app.jobs import sentence
-from app.markup import text
-from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke
+from app.markup import data_uri, text
+from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Stroke
 
 PHOTO_SIDE = 768
 LEADS = {
     WHOLE: "Everything in the picture counts.",
     BOXES: "Drag over the picture, or tap two corners. Several boxes count together. Type numbers "
     "to move the chosen box, in pixels from the top left.",
+    DETECT: "A detector looks for what you name. Tick what counts, below or on the picture.",
+    WORDS: "Where did the model look while it drew a word? Choose a word of the prompt.",
     BRUSH: "Paint over what you mean. Strokes count together, whatever their number.",
 }
-TOOLS = {BOXES: "box", BRUSH: "brush"}
+TOOLS = {BOXES: "box", BRUSH: "brush", DETECT: "pick", WORDS: "look"}
 
 
 def lead(tab: str) -> str:
@@ -43,12 +46,34 @@ def counted(parts: Parts) -> str:
         return "No box yet, so the whole picture counts."
     if parts.tab == BRUSH and not parts.regions:
         return "Nothing painted yet, so the whole picture counts."
+    if parts.tab == DETECT and not parts.regions:
+        return "Nothing ticked, so the whole picture counts."
+    if parts.tab == WORDS and not parts.regions:
+        return _unsaid(parts)
     if parts.share == 1.0:
         return "The whole picture counts."
-    many = len(parts.boxes)
-    what = "The painted part" if parts.tab == BRUSH else "The box" if many == 1 else f"{many} boxes"
-    verb = "count" if parts.tab == BOXES and many > 1 else "counts"
-    return f"{what}: {percent(parts.share)} of the picture {verb}."
+    many = 1 if parts.tab in (BRUSH, WORDS) else len(parts.regions)
+    verb = "counts" if many == 1 else "count"
+    return f"{_what(parts, many)}: {percent(parts.share)} of the picture {verb}."
+
+
+def _what(parts: Parts, many: int) -> str:
+    if parts.tab == BRUSH:
+        return "The painted part"
+    if parts.tab == WORDS:
+        return f"Where the model looked for “{parts.called}”"
+    if parts.tab == DETECT:
+        return f"Ticked, {parts.called}"
+    return "The box" if many == 1 else f"{many} boxes"
+
+
+def _unsaid(parts: Parts) -> str:
+    """Why no word's heat counts."""
+    if not parts.said:
+        return "No word chosen yet, so the whole picture counts."
+    if parts.maps is None:
+        return "The model has not looked yet, so the whole picture counts."
+    return f"The model looked for “{parts.said}” nowhere in particular: the whole picture counts."
 
 
 def percent(share: float) -> str:
@@ -84,7 +109,8 @@ def marks(parts: Parts) -> str:
     """The boxes or strokes as SVG over the picture, in its own pixels."""
     width, height = parts.size
     tool = TOOLS.get(parts.tab, "")
-    shapes = {BOXES: _boxes, BRUSH: _strokes}.get(parts.tab, lambda _: "")(parts)
+    draw = {BOXES: _boxes, BRUSH: _strokes, DETECT: _found, WORDS: _heat}
+    shapes = draw.get(parts.tab, lambda _: "")(parts)
     return (
         f'<svg class="w-marks" viewBox="0 0 {width} {height}" preserveAspectRatio="none" '
         f'data-width="{width}" data-height="{height}" data-tool="{tool}" '
@@ -110,6 +136,40 @@ def _boxes(parts: Parts) -> str:
         shapes.append(f"<text {at}>{i + 1}</text>")
     faded = f'<mask id="w-out">{"".join(holes)}</mask>' if parts.boxes else ""
     return faded + "".join(shapes if parts.boxes else [])
+
+
+def _found(parts: Parts) -> str:
+    """What was found: outlined, numbered, and solid where it is ticked; small ones on top."""
+    width, height = parts.size
+    letter = max(width, height) / 16
+    boxes = [one.box for one in parts.found or ()]
+    shapes = []
+    for i in sorted(range(len(boxes)), key=lambda i: -_area(boxes[i])):
+        x0, y0, x1, y1 = boxes[i]
+        corners = f'x="{x0:.2f}" y="{y0:.2f}" width="{x1 - x0:.2f}" height="{y1 - y0:.2f}"'
+        kind = "w-box w-current" if i in parts.ticked else "w-box"
+        at = f'x="{x0 + letter / 4:.2f}" y="{y0 + letter:.2f}" font-size="{letter:g}"'
+        shapes.append(
+            f'<g class="w-found" data-pick="{i}"><rect class="{kind}" {corners}/>'
+            f"<text {at}>{i + 1}</text></g>"
+        )
+    return "".join(shapes)
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _heat(parts: Parts) -> str:
+    """The chosen word's heat as a glow, and the outline of what counts."""
+    if parts.maps is None or not parts.places or parts.hot is None:
+        return ""
+    width, height = parts.size
+    seen = data_uri(glow(parts.maps.heat(parts.places), parts.hot))
+    return (
+        f'<image class="w-heat" href="{seen}" width="{width}" height="{height}" '
+        'preserveAspectRatio="none"/>'
+    )
 
 
 def _strokes(parts: Parts) -> str:

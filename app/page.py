@@ -62,7 +62,7 @@ class _Page:
         with gr.Column(elem_classes="w-step", elem_id="step-picture"):
             self.picture = Picture(engine, jobs)
         with gr.Column(elem_classes="w-step", elem_id="step-region"):
-            self.part = Part()
+            self.part = Part(engine, jobs, self.session)
         with gr.Column(elem_classes="w-step", elem_id="step-attribute"):
             self.run = Run(engine, jobs)
         with gr.Column(elem_classes="w-step", elem_id="step-answer"):
@@ -132,7 +132,7 @@ class _Page:
         attributed.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
         joined = [self.session, compare.state, compare.k, compare.picked]
         attributed.then(compare.joined, joined, compare.outputs, queue=False, **QUIET)
-        attributed.then(rows.joined, [self.session, rows.state], rows.outputs, **AT_ONCE)
+        attributed.then(rows.joined, [*asked, rows.state], rows.outputs, **AT_ONCE)
         rows.rows.select(self.answer.opened, self.session, self.answer.record, **AT_ONCE).then(
             None, js="() => window.whence.reveal('record')", **AT_ONCE
         )

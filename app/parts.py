@@ -11,10 +11,13 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageOps
 
 from attribution import validate
+from attribution.detection.attention import WordMaps
+from attribution.detection.protocol import Detection
+from attribution.detection.words import find
 from attribution.regions import pixel_mask, union
 from attribution.types import Query, Region, UserError
 
-WHOLE, BOXES, BRUSH = "whole", "boxes", "brush"
+WHOLE, BOXES, BRUSH, DETECT, WORDS = "whole", "boxes", "brush", "detect", "words"
 MOST_STROKES, MOST_POINTS = 200, 2000
 # Strokes on small pictures are drawn larger first, so that their edges cover pixels in part.
 FINE = 512
@@ -40,7 +43,9 @@ class Parts:
     before there is one.
 
     tab: the one that counts. current: the box whose numbers are shown. radius: of the brush, in
-    pixels. revision: counts changes, so that every redrawing differs from the last.
+    pixels. found: what a detector found, None before it was asked; ticked: which of it counts.
+    said: the phrase of `prompt` whose heat in `maps` counts, where it reaches `keep` of its peak.
+    revision: counts changes, so that every redrawing differs from the last.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -50,13 +55,19 @@ class Parts:
     strokes: tuple[Stroke, ...] = ()
     radius: float = 0.05
     erase: bool = False
+    found: tuple[Detection, ...] | None = None
+    ticked: frozenset[int] = frozenset()
+    prompt: str = ""
+    maps: WordMaps | None = None
+    said: str = ""
+    keep: float = 0.5
     revision: int = 0
 
     @classmethod
     def of(cls, query: Query) -> Parts:
         """A new picture, or one whose boxes were chosen before (an example, a link)."""
         size = query.image.size
-        start = cls(size, radius=0.05 * max(size))
+        start = cls(size, radius=0.05 * max(size), prompt=query.prompt)
         boxes = tuple(region for region in query.regions if region.mask is None)
         return replace(start, tab=BOXES, boxes=boxes) if boxes else start
 
@@ -73,7 +84,34 @@ class Parts:
         if self.tab == BRUSH and self.strokes:
             mask = painted(self.strokes, self.size)
             return () if mask.getbbox() is None else (validate.mask(mask, self.size),)
+        if self.tab == DETECT and self.found:
+            return tuple(rounded(Region(self.found[i].box)) for i in sorted(self.ticked))
+        if self.tab == WORDS and self.hot is not None:
+            return (validate.mask(self.hot, self.size),)
         return ()
+
+    @property
+    def hot(self) -> Image.Image | None:
+        """Where the chosen phrase's heat counts, as a mask; None where it has none."""
+        places = self.places
+        if self.maps is None or not places or not self.maps.grid(places).any():
+            return None
+        return self.maps.mask(places, self.keep)
+
+    @property
+    def places(self) -> list[int]:
+        """Which words of the prompt the chosen phrase means, as far as they have maps."""
+        if self.maps is None or not self.said:
+            return []
+        return [i for i in find(self.said, self.prompt) if i < len(self.maps.maps)]
+
+    @property
+    def called(self) -> str:
+        """What the chosen part shows, as far as it was named; else ""."""
+        if self.tab == DETECT and self.found:
+            labels = dict.fromkeys(self.found[i].label for i in sorted(self.ticked))
+            return " and ".join(labels)
+        return self.said if self.tab == WORDS and self.hot is not None else ""
 
     @property
     def share(self) -> float:
@@ -128,6 +166,26 @@ class Parts:
     def brush(self, radius: float, erase: bool) -> Parts:
         return self._next(radius=radius, erase=erase)
 
+    def detected(self, found: Sequence[Detection]) -> Parts:
+        """What a detector found; the best of it counts at once."""
+        kept = tuple(found)[: validate.MAX_REGIONS]
+        return self._next(found=kept, ticked=frozenset({0} if kept else ()))
+
+    def tick(self, number: int) -> Parts:
+        """One of what was found counts from now on, or no longer."""
+        known = range(len(self.found or ()))
+        return self._next(ticked=self.ticked ^ ({number} & set(known)))
+
+    def looked(self, maps: WordMaps) -> Parts:
+        """Where the model looked for each word."""
+        return self._next(maps=maps)
+
+    def say(self, phrase: str) -> Parts:
+        return self._next(said=phrase)
+
+    def hotter(self, keep: float) -> Parts:
+        return self._next(keep=min(max(float(keep), 0.0), 1.0))
+
     def clear(self) -> Parts:
         """Nothing drawn in the tab that counts."""
         emptied: dict[str, Any] = {"strokes": ()} if self.tab == BRUSH else {"boxes": ()}
@@ -148,10 +206,11 @@ def rounded(region: Region) -> Region:
     return Region((x0, y0, max(x1, x0 + 0.1), max(y1, y0 + 0.1)))
 
 
-def marks_of(message: str) -> list[tuple[Point, Point] | Stroke]:
-    """What the drawing pad sends: boxes by two corners, and strokes; UserError for anything else.
+def marks_of(message: str) -> list[tuple[Point, Point] | Stroke | int]:
+    """What the drawing pad sends: boxes by two corners, strokes, and what was found by its number;
+    UserError for anything else.
 
-    [{"box": [x0, y0, x1, y1]}, {"stroke": [[x, y], ...], "radius": r, "erase": false}]
+    [{"box": [x0, y0, x1, y1]}, {"stroke": [[x, y], ...], "radius": r, "erase": false}, {"pick": 0}]
     """
     try:
         return [_mark(entry) for entry in json.loads(message)]
@@ -159,7 +218,9 @@ def marks_of(message: str) -> list[tuple[Point, Point] | Stroke]:
         raise UserError("that drawing did not arrive whole: please draw it again") from None
 
 
-def _mark(entry: dict[str, Any]) -> tuple[Point, Point] | Stroke:
+def _mark(entry: dict[str, Any]) -> tuple[Point, Point] | Stroke | int:
+    if "pick" in entry:
+        return int(entry["pick"])
     if "box" in entry:
         x0, y0, x1, y1 = (_finite(value) for value in entry["box"])
         return (min(x0, x1), min(y0, y1)), (max(x0, x1), max(y0, y1))

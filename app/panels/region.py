@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,22 +11,27 @@ from typing import Any
 
 import gradio as gr
 
+from app.jobs import MODEL, Jobs
 from app.markup import AT_ONCE, block, heading, pickable, picked_id
 from app.pad import box_list, lead, line, marks, photo
-from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, marks_of
+from app.panels.detect import Detect, Words, found_list, word_list
+from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Point, Stroke, marks_of
+from app.session import Session
+from attribution.engine import Engine
 from attribution.types import Query, UserError
 
 DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="utf-8")
 CORNERS = ("Left", "Top", "Right", "Bottom")
 BRUSH_WIDTH = 10
+WAITING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NO_PICTURE = '<p class="w-empty">Make a picture first: then a part of it can be chosen here.</p>'
 
 
 class Part:
     """Tabs with the ways to choose, beside the picture to draw on. `state` holds the choice."""
 
-    def __init__(self) -> None:
-        self.state = gr.State(Parts())
+    def __init__(self, engine: Engine, jobs: Jobs, session: gr.State) -> None:
+        self.state, self.session = gr.State(Parts()), session
         block(heading(2, "Choose a part of it"))
         with gr.Row(equal_height=False):
             with gr.Column(scale=7, min_width=300):
@@ -36,6 +42,10 @@ class Part:
                         self._boxes_tab()
                     with gr.Tab("Brush", id=BRUSH) as brush:
                         self._brush_tab()
+                    with gr.Tab("Detect", id=DETECT) as detect:
+                        self.detect = Detect(engine, jobs)
+                    with gr.Tab("Words", id=WORDS) as words:
+                        self.words = Words(jobs)
                 self.line = block(elem_id="region-line")
             with gr.Column(scale=4, min_width=260):
                 self.pad = block(
@@ -47,8 +57,11 @@ class Part:
                     aspect=1,
                     elem_id="pad",
                 )
-        self.outputs = [self.state, self.line, self.pad, self.list, *self.numbers, *self.buttons]
-        self._listen({WHOLE: whole, BOXES: boxes, BRUSH: brush})
+        lists = [self.list, self.detect.list, self.words.list]
+        self.outputs = [self.state, self.line, self.pad, *lists, *self.numbers, *self.buttons]
+        tabs = {WHOLE: whole, BOXES: boxes, BRUSH: brush, DETECT: detect, WORDS: words}
+        self._listen(tabs)
+        self._ask()
 
     def _boxes_tab(self) -> None:
         block(lead(BOXES))
@@ -120,7 +133,53 @@ class Part:
         brush = [self.state, self.width, self.erase]
         gr.on([self.width.release, self.erase.input], self._brush, brush, self.outputs, **AT_ONCE)
 
+    def _ask(self) -> None:
+        """What the model is asked for waits for its turn on it."""
+        detect, words, asked = self.detect, self.words, [self.session, self.state]
+        ticked = detect.list.select
+        ticked(self._ticked, self.state, self.outputs, **AT_ONCE)
+        # queued: a state's change is only told to the page by events of the queue
+        words.list.select(self._said, self.state, [*self.outputs, words.go], **WAITING)
+        words.keep.release(self._hotter, [self.state, words.keep], self.outputs, **AT_ONCE)
+        for step, triggers, work, inputs in (
+            (detect.step, [detect.step.run.click], self._detect, [*asked, *detect.inputs]),
+            (words.step, [words.step.run.click, words.go.change], self._look, asked),
+        ):
+            queued = gr.on(triggers, step.queued, outputs=step.outputs, **AT_ONCE)
+            queued.then(work, inputs, [*step.outputs, *self.outputs], **WAITING, **MODEL)
+
     # -------------------------------------------------------------------------------------- events
+
+    def _detect(
+        self,
+        session: Session,
+        parts: Parts,
+        wanted: str,
+        threshold: float,
+        text_threshold: float,
+        detector: str | None,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        form = (wanted, threshold, text_threshold, detector)
+        for updates, found in self.detect.detect(session, parts, *form, request):
+            yield updates if found is None else {**updates, **self._shown(found)}
+
+    def _look(
+        self, session: Session, parts: Parts, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        for updates, looked in self.words.look(session, parts, request):
+            yield updates if looked is None else {**updates, **self._shown(looked)}
+
+    def _ticked(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
+        return self._shown(parts.tick(int(picked_id(event))))
+
+    def _said(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
+        """A word's region at once where the maps are at hand, else the model is asked for them."""
+        start = {} if parts.maps is not None else {self.words.go: time.monotonic_ns()}
+        return {**self._shown(parts.say(picked_id(event))), **start}
+
+    def _hotter(self, parts: Parts, keep: float) -> dict[Any, Any]:
+        return self._shown(parts.hotter(keep))
 
     def _on(self, tab: str, parts: Parts) -> dict[Any, Any]:
         return self._shown(parts.on(tab))
@@ -129,7 +188,7 @@ class Part:
         """Boxes and strokes from the pad, in the order they were drawn."""
         try:
             for mark in marks_of(picked_id(event)):
-                parts = parts.paint(mark) if isinstance(mark, Stroke) else parts.add(sum(mark, ()))
+                parts = _marked(parts, mark)
         except UserError as error:
             return self._shown(parts.on(parts.tab), str(error))
         return self._shown(parts)
@@ -168,12 +227,15 @@ class Part:
             self.tabs: gr.update(selected=parts.tab),
             self.width: BRUSH_WIDTH,
             self.erase: False,
+            **self.detect.fresh(query),
+            **self.words.fresh(),
         }
 
     @property
     def fresh_outputs(self) -> list[Any]:
         """What another picture changes in this panel."""
-        return [*self.outputs, self.tabs, self.width, self.erase]
+        others = [*self.detect.fresh_outputs, *self.words.fresh_outputs]
+        return [*self.outputs, self.tabs, self.width, self.erase, *others]
 
     def _shown(self, parts: Parts, refused: str = "") -> dict[Any, Any]:
         """Everything that follows from the choice."""
@@ -184,6 +246,8 @@ class Part:
             self.line: line(parts, refused) if parts.picture else "",
             self.pad: marks(parts) if parts.picture else NO_PICTURE,
             self.list: box_list(parts),
+            self.detect.list: found_list(parts),
+            self.words.list: word_list(parts),
             **{
                 number: gr.update(value=value, interactive=parts.box is not None)
                 for number, value in zip(self.numbers, corners, strict=True)
@@ -193,3 +257,10 @@ class Part:
                 for button, can in zip(self.buttons, there, strict=True)
             },
         }
+
+
+def _marked(parts: Parts, mark: tuple[Point, Point] | Stroke | int) -> Parts:
+    """With one more box or stroke, or one of what was found ticked or unticked."""
+    if isinstance(mark, Stroke):
+        return parts.paint(mark)
+    return parts.tick(mark) if isinstance(mark, int) else parts.add(sum(mark, ()))

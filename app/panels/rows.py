@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.markup import AT_ONCE, Unit, block, data_uri, heading, label_of, name_of, pickable, text
 from app.panels.gallery import Gallery, thumbnail
-from app.parts import outlined
+from app.parts import Parts, outlined
 from app.session import Session
 from attribution.engine import Engine
 from attribution.regions import key
@@ -52,15 +52,16 @@ class Rows:
         """Another picture has no rows yet."""
         return {self.state: (), self.box: gr.update(visible=False), self.rows: ""}
 
-    def joined(self, session: Session, lines: tuple[Line, ...]) -> dict[Any, Any]:
-        """With the session's answer as the last row, in the place of the same question's."""
+    def joined(self, session: Session, parts: Parts, lines: tuple[Line, ...]) -> dict[Any, Any]:
+        """With the session's answer as the last row, in the place of the same question's; named as
+        the parts that are chosen say, where they are those of the answer.
+        """
         query, answer = session.query, session.answer
         if query is None or answer is None:
             return {self.state: lines}
         part = key(query)
-        words = next((row.words for row in lines if row.part == part), "") or name_part(
-            query, lines
-        )
+        words = next((row.words for row in lines if row.part == part), "")
+        words = words or said_of(query, parts) or name_part(query, lines)
         light = replace(answer, cells=None, heatmaps={}, control=None)
         kept = [row for row in lines if (row.part, row.answer.method) != (part, answer.method)]
         lines = (*kept, Line(part, words, query, light))[-MOST_ROWS:]
@@ -95,6 +96,11 @@ class Rows:
             f"<figure>{seen}<figcaption>{caption}{common(row, whole)}</figcaption></figure>"
             f'<ol class="w-run">{cards}</ol></section>'
         )
+
+
+def said_of(query: Query, parts: Parts) -> str:
+    """What the chosen parts show, where it is they that were asked about; else ""."""
+    return parts.called if parts.called and parts.regions == query.regions else ""
 
 
 def common(row: Line, whole: Line | None) -> str:

@@ -1,5 +1,6 @@
 // The drawing pad: a drag, or two taps, make a box; a drag paints. Pixels of the picture go to the
-// page as [{box: [x0, y0, x1, y1]}, {stroke: [[x, y], ...], radius, erase}]; what is drawn for good
+// page as [{box: [x0, y0, x1, y1]}, {stroke: [[x, y], ...], radius, erase}, {pick: number of what a
+// detector found}]; what is drawn for good
 // comes back from there. Marks made while one is on its way wait, so that none is lost.
 const SLIP = 6;  // screen pixels a finger may move and still tap
 const PATIENCE = 5000;
@@ -7,7 +8,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 let from = null, tapped = null, path = null, waiting = null, marks = [];
 
 const marksOn = () => element.querySelector('.w-marks');
-const drawing = () => marksOn()?.dataset.tool || '';
+const drawing = () => ['box', 'brush'].find((tool) => tool === marksOn()?.dataset.tool) || '';
 const number = (name) => Number(marksOn().dataset[name]);
 const place = (event) => {
   const frame = marksOn().getBoundingClientRect();
@@ -96,6 +97,10 @@ element.addEventListener('pointerup', (event) => {
     from = null;
     cross(tapped);
   }
+});
+element.addEventListener('click', (event) => {
+  const found = event.target.closest('[data-pick]');
+  if (found) mark({pick: Number(found.dataset.pick)});
 });
 element.addEventListener('pointercancel', forget);
 document.addEventListener('keydown', (event) => { if (event.key === 'Escape') forget(); });

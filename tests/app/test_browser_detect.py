@@ -1,0 +1,122 @@
+"""Detect and Words in headless Chromium, by mouse, by keyboard and on a phone.
+
+Screenshots go to runs/screenshots/, which git ignores: look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.conftest import Site
+from tests.app.test_browser_region import attribute, shot, tab, upload, visit
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def desktop(site: Site, chromium: Any) -> Iterator[Any]:
+    page = visit(chromium, site, viewport={"width": 1280, "height": 900})
+    yield page
+    assert page.broken == []
+    page.context.close()
+
+
+def opened(page: Any, name: str, tool: str) -> None:
+    page.click(f"#region-tabs >> role=tab[name='{name}']")
+    page.wait_for_selector(f'#pad .w-marks[data-tool="{tool}"]', state="attached")
+
+
+def detect(page: Any, text: str) -> None:
+    page.fill("#detect-text textarea, #detect-text input", text)
+    page.click("#detect-run")
+    page.wait_for_selector("#detect-status .w-working", state="attached")
+    page.wait_for_selector("#detect-status .w-done")
+
+
+def test_what_was_found_is_ticked_and_attributed(desktop: Any, tmp_path: Path) -> None:
+    page = desktop
+    upload(page, tmp_path / "wide.png", (96, 64))
+    opened(page, "Detect", "pick")
+    assert page.is_disabled("#detect-run") is False
+    assert page.input_value("#detect-text textarea, #detect-text input") == "ak."
+    assert "Nothing ticked" in page.inner_text("#region-line")
+    detect(page, "dog. house. stop sign")
+    page.wait_for_selector("#pad .w-found")
+    many = page.locator("#pad .w-found").count()
+    assert many == page.locator("#found li").count() >= 2
+    assert page.locator("#pad .w-found .w-current").count() == 1  # the best
+    assert "Ticked, " in page.inner_text("#region-line")
+
+    page.click("#found li:nth-child(2) button")
+    page.wait_for_function("document.querySelectorAll('#pad .w-current').length === 2")
+    page.focus("#found li:nth-child(1) button")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#pad .w-current').length === 1")
+    top = page.locator("#pad .w-found").last  # drawn last, so nothing lies over it
+    was = top.locator("rect").get_attribute("class")
+    top.locator("rect").click(force=True)
+    page.wait_for_function(
+        "was => [...document.querySelectorAll('#pad .w-found rect')].at(-1)"
+        ".getAttribute('class') !== was",
+        arg=was,
+    )
+    shot(page, "detected")
+    if not page.locator("#pad .w-current").count():
+        page.click("#found li:nth-child(1) button")
+        page.wait_for_selector("#pad .w-current")
+    attribute(page)
+    assert page.get_attribute("#scope img", "alt") == "The part of your picture"
+
+
+def test_nothing_found_and_bad_words_are_said(desktop: Any) -> None:
+    page = desktop
+    page.fill("#detect-text textarea, #detect-text input", " . ")
+    page.click("#detect-run")
+    page.wait_for_selector("#detect-status .w-done, #detect-status .w-refused")
+    page.fill("#detect-threshold input[type=number]", "1")
+    page.press("#detect-threshold input[type=number]", "Tab")
+    detect(page, "dog")
+    page.wait_for_selector("#found .w-empty")
+    assert "Nothing found" in page.inner_text("#found")
+    assert "whole picture counts" in page.inner_text("#region-line")
+
+
+def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -> None:
+    page = desktop
+    page.click("role=tab[name=Generate]")
+    page.fill("#prompt textarea", "ak by 0")
+    page.click("#generate-run")
+    page.wait_for_selector("#generate-status .w-done")
+    opened(page, "Words", "look")
+    assert "No word chosen" in page.inner_text("#region-line")
+    page.click('#words [data-id="ak"]')
+    page.wait_for_selector("#pad image.w-heat")
+    page.wait_for_selector('#words [data-id="ak"][aria-pressed="true"]')
+    assert "looked for “ak”" in page.inner_text("#region-line")
+    shot(page, "word")
+    page.click('#words [data-id="by"]')  # at once: the maps are at hand
+    page.wait_for_selector('#words [data-id="by"][aria-pressed="true"]')
+    attribute(page)
+    page.click("#region-tabs >> role=tab[name='Whole']")
+    attribute(page)
+    page.wait_for_selector("#rows .w-row:nth-child(2)")
+    captions = page.locator("#rows figcaption b").all_inner_texts()
+    assert captions == ["by", "whole picture"]
+
+
+def test_on_a_phone(site: Site, chromium: Any, tmp_path: Path) -> None:
+    phone = {"width": 375, "height": 740}
+    page = visit(chromium, site, viewport=phone, has_touch=True, is_mobile=True)
+    upload(page, tmp_path / "tall.png", (48, 96))
+    opened(page, "Detect", "pick")
+    detect(page, "dog. house")
+    page.wait_for_selector("#pad .w-found")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shot(page, "detected-phone")
+    tab(page, "Box")
+    assert page.broken == []
+    page.context.close()
