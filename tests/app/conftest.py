@@ -65,7 +65,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def tiny_index(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of 40 synthetic pictures, 4 of them held out, with a tiny CLIP and a tiny detector."""
+    """An index of 40 synthetic pictures, 4 held out, with a tiny CLIP and a tiny detector."""
     root = tmp_path_factory.mktemp("world")
     data = image_folder(root / "data", RECORDS, held_out=HELD_OUT, side=32)
     clip = tiny_clip(root / "clip")
