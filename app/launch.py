@@ -50,7 +50,7 @@ def launch(engine: Engine, *, host: str, port: int | None, wait: bool = True) ->
         prevent_thread_lock=True,
         quiet=True,
         theme=THEME,
-        css_paths=[STATIC / "page.css", STATIC / "region.css"],
+        css_paths=[STATIC / "page.css", STATIC / "region.css", STATIC / "prove.css"],
         js=(STATIC / "page.js").read_text(encoding="utf-8"),
         favicon_path=STATIC / "favicon.png",
         **private(engine),

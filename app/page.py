@@ -19,6 +19,7 @@ from app.panels.guess import Guess
 from app.panels.header import header
 from app.panels.learn import Learn
 from app.panels.picture import Picture
+from app.panels.prove import Prove
 from app.panels.region import Part
 from app.panels.rows import Rows
 from app.panels.run import Run
@@ -82,6 +83,8 @@ class _Page:
                 self.compare = Compare(engine, jobs)
             with gr.Tab("Guess", id="guess"):
                 Guess(engine, self.examples.saved, self.compare.titles)
+            with gr.Tab("Prove", id="prove"):
+                Prove(engine)
             with gr.Tab("Learn", id="learn"):
                 Learn(engine)
 

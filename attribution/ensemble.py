@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attribution.denoiser import Denoiser
 from attribution.index import Index
 from attribution.pipelines import tune
@@ -34,7 +36,9 @@ def with_unet(denoiser: Denoiser, folder: str | Path) -> Denoiser:
         raise UserError(f"cannot open the UNet {folder}: {lines[0]}") from error
     if _shapes(unet) != _shapes(denoiser.unet):
         raise UserError(f"the UNet {folder} is of another shape than the index's model")
-    unet.to(denoiser.device, denoiser.dtype).eval().requires_grad_(False)
+    # diffusers' own `to` warns of layers that this model does not have
+    torch.nn.Module.to(unet, denoiser.device, denoiser.dtype)
+    unet.eval().requires_grad_(False)
     tune(unet, denoiser.device)
     return replace(denoiser, unet=unet)
 

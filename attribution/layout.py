@@ -25,6 +25,7 @@ FISHER_DIAGONAL = "fisher_diagonal.safetensors"
 EKFAC = "ekfac.safetensors"
 SEARCH = "search"
 EXAMPLES = "examples"
+PROOFS = "proofs"
 # What making the index took: {step: {"seconds", "records"}}; vouched for by nothing.
 TIMINGS = "timings.json"
 # Sampling settings a model recommends, beside its weights: {"steps": 50, "guidance": 3.0}.

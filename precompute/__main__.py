@@ -29,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "customise": ("precompute.customise", "teach a model a new word from a few images"),
     "abc": ("precompute.abc", "heads tuned on customised models, for clip-abc and dino-abc"),
     "examples": ("precompute.examples", "answers kept with an index, shown by the page at once"),
+    "retrain": ("precompute.retrain", "train the UNet anew without some records, look again"),
+    "proofs": ("precompute.proofs", "finished proofs by retraining, shown by the page at once"),
     "recipe": ("precompute.recipe", "make a training set, e.g. `recipe openclipart`"),
     "train": ("precompute.train", "train the embedded model"),
     "assets": ("precompute.assets", "remake all in assets/ that derives from the model and data"),

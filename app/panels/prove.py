@@ -1,0 +1,193 @@
+"""Prove it: take out what a method found, train again before your eyes, look again.
+
+Its own small world, which trains in minutes; the page's picture above plays no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.jobs import Ended, Jobs
+from app.markup import (
+    AT_ONCE,
+    block,
+    by_kind,
+    chips,
+    data_uri,
+    label_of,
+    pickable,
+    picked_id,
+    text,
+    with_code,
+)
+from app.panels.proof_view import curves_html, proof_html
+from app.proving import Curves, Proving
+from app.status import Step, visitor
+from attribution import catalogue, defaults, validate
+from attribution.engine import Engine
+from attribution.methods import needs
+from attribution.methods.registry import METHODS
+from attribution.proofs import Proof
+from attribution.types import Progress
+
+# Trainings are no business of the page's model: they wait for one another only.
+TRAINING: dict[str, Any] = {"concurrency_id": "proof", "concurrency_limit": 1}
+MOST, FIRST = 100, 10
+WORLD = "proof"
+LEAD = (
+    "A method says: these training pictures made yours what it is. So take them out, train the "
+    "model again from nothing, and draw the same picture from the same noise. If they mattered, it "
+    "is another picture; beside it stands a model that missed as many pictures at random. A small "
+    "model of its own trains here: some minutes of your processor."
+)
+EMPTY = '<p class="w-empty w-await">The picture before and after appears here.</p>'
+EXAMPLES = "Finished proofs open at once"
+
+
+class Prove:
+    """Saved proofs; prompt, seed, method and K; the training and what it proved."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.proving = Proving(Path(engine.index.path).parent / WORLD)
+        self.jobs = Jobs(engine)  # its own tickets: another picture above ends no training
+        block(f'<p class="w-lead">{LEAD}</p>')
+        if self.proving.missing:
+            block(f'<p class="w-empty">{with_code(sentence(self.proving.missing))}</p>')
+            return
+        self.saved = self.proving.saved()
+        self.titles = {method.name: method.title for method in METHODS.values()}
+        listed = proofs_html(self.saved, self.titles)
+        self.list = pickable(listed, elem_id="proofs", visible=bool(self.saved))
+        self._form()
+        self.step = Step("prove", "Prove it", self.jobs)
+        self.curve = block("", elem_id="proof-curve")
+        self.result = block(EMPTY, elem_id="proof")
+        self._wire()
+
+    def _form(self) -> None:
+        ideas = catalogue.prompts(self.proving.index, 4, seed=1)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=280):
+                self.prompt = gr.Textbox(
+                    label="Prompt",
+                    value=ideas[0],
+                    max_length=validate.MAX_PROMPT,
+                    elem_id="prove-prompt",
+                )
+                words = chips(((idea, idea) for idea in ideas), "Or one of these")
+                self.ideas = pickable(words, elem_id="prove-ideas")
+            with gr.Column(scale=2, min_width=280):
+                self.method = gr.Dropdown(
+                    choices=self._choices(),
+                    value=defaults.METHOD,
+                    label="Method",
+                    elem_id="prove-method",
+                )
+                most = min(MOST, len(self.proving.index.train_rows) - 1)
+                self.k = gr.Slider(
+                    1,
+                    most,
+                    value=min(FIRST, most),
+                    step=1,
+                    label="Pictures to take out",
+                    elem_id="prove-k",
+                )
+                self.seed = gr.Number(
+                    label="Seed",
+                    value=7,
+                    precision=0,
+                    minimum=0,
+                    maximum=validate.MAX_SEED,
+                    elem_id="prove-seed",
+                )
+
+    def _choices(self) -> list[tuple[str, str]]:
+        """(title and kind, name) of the methods that the proof world can serve; not the control,
+        which is always there."""
+        index = self.proving.index
+        able = [
+            {"name": m.name, "kind": m.kind, "title": m.title}
+            for m in METHODS.values()
+            if m.build and m.kind != "control" and not any(needs.lacks(index, n) for n in m.needs)
+        ]
+        return [
+            (f"{m['title']} · {label_of(kind)}", m["name"])
+            for kind, group in by_kind(able).items()
+            for m in group
+        ]
+
+    def _wire(self) -> None:
+        asked = [self.prompt, self.seed, self.method, self.k]
+        outputs = [*self.step.outputs, self.curve, self.result]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        queued = self.step.run.click(
+            self.step.queued, outputs=self.step.outputs, queue=False, **quiet
+        )
+        queued.then(self.prove, asked, outputs, **quiet, **TRAINING)
+        self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
+        self.list.select(self._open, outputs=[*asked, self.curve, self.result], **AT_ONCE)
+
+    def prove(
+        self, prompt: str, seed: float, method: str, k: float, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        """Updates for each step of the work."""
+
+        def work() -> Iterator[Progress | Curves | Proof]:
+            most = len(self.proving.index.train_rows) - 1
+            asked = validate.prompt(prompt), validate.seed(seed)
+            yield from self.proving.prove(*asked, method, validate.top_k(k, most))
+
+        name = self.titles.get(method, method)
+        for item in self.jobs.follow(visitor(request), self.step.name, work):
+            if isinstance(item, Ended):
+                yield {**self.step.ended(item), self.curve: ""}
+            elif isinstance(item, Progress):
+                yield self.step.progress(item)
+            elif isinstance(item, Curves):
+                yield {self.curve: curves_html(item, name)}
+            else:
+                shown = proof_html(item, self.titles, self.proving.index)
+                yield {**self.step.done(done(item)), self.curve: "", self.result: shown}
+
+    def _open(self, event: gr.EventData) -> dict[Any, Any]:
+        """A saved proof, as if it had just been made."""
+        proof = self.saved[picked_id(event)]
+        return {
+            self.prompt: proof.query.prompt,
+            self.seed: proof.query.seed,
+            self.method: proof.method,
+            self.k: proof.k,
+            self.curve: "",
+            self.result: proof_html(proof, self.titles, self.proving.index),
+        }
+
+
+def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:
+    """One button a proof: its picture before and after, prompt, method and K."""
+    items = "".join(
+        f'<li><button type="button" class="w-example" data-id="{text(slug)}">'
+        f'<img src="{data_uri(p.query.image)}" alt=""><img src="{data_uri(p.found.image)}" alt="">'
+        f"<span>{text(p.query.prompt)} · {text(titles.get(p.method, p.method))}, {p.k}</span>"
+        "</button></li>"
+        for slug, p in saved.items()
+    )
+    return f'<p class="w-examples-lead">{EXAMPLES}.</p><ul class="w-examples">{items}</ul>'
+
+
+def done(proof: Proof) -> str:
+    """One line: what was trained, and for how long."""
+    seconds = max(proof.found.seconds, proof.control.seconds)
+    return f"Done: trained without {proof.k}, and without {proof.k} at random, in {seconds:.0f} s."
+
+
+def sentence(why: str) -> str:
+    """What is missing, as a sentence."""
+    return f"{why[:1].upper()}{why[1:]}."
+
+
+def _idea(event: gr.EventData) -> str:
+    return picked_id(event)
