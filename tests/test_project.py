@@ -70,14 +70,21 @@ def test_every_import_of_the_program_is_required() -> None:
         for path in _tracked()
         if _is_program(path)
         for name in _third_party(path)
-        if canonicalize_name(DISTRIBUTIONS.get(name, name)) not in required
+        if canonicalize_name(DISTRIBUTIONS.get(name, name)) not in required | _optional(path)
         if name not in EXTRA.get(path.relative_to(ROOT).parts[0], ())
     }
     assert not missing
 
 
 # Import name -> distribution, where they differ.
-DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu"}
+DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "groundingdino": "groundingdino-py"}
+# The one module that imports an optional extra, when asked to.
+OPTIONAL = {"attribution/detection/groundingdino_py.py": "requirements-groundingdino.txt"}
+
+
+def _optional(path: Path) -> set[str]:
+    name = OPTIONAL.get(path.relative_to(ROOT).as_posix())
+    return set(_requirements(name)) if name else set()
 
 # starlette is gradio's own server, spaces is there on Spaces, trak is a peer to compare with; the
 # others remake data and model.

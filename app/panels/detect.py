@@ -171,9 +171,9 @@ def _slider(label: str, value: float, elem_id: str) -> gr.Slider:
 
 
 def _unusable(listed: list[dict[str, Any]]) -> str:
-    """Which detectors are missing, and why."""
-    why = [f"{entry['title']}: {entry['why']}." for entry in listed if not entry["available"]]
-    return " ".join(why)
+    """Which detectors are missing; why they are stands in the documentation."""
+    missing = [entry["title"] for entry in listed if not entry["available"]]
+    return f"Not at hand here: {'; '.join(missing)}. See docs/detection.md." if missing else ""
 
 
 def _counted(found: Found) -> str:
