@@ -9,9 +9,12 @@ torchvision is installed, and so would round differently on another machine.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import torch
@@ -37,6 +40,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHORTEST, LONGEST = 800, 1333
 LEAST_SIDE = 32  # px of the network's input: below, its coarsest feature map would be empty
 DOT = "."
+PATIENCE = 3.0  # seconds for a connection to the hub
 
 
 class Grounder:
@@ -186,7 +190,7 @@ def _from_anywhere(source: str | Path, revision: str | None) -> tuple[Any, Any]:
     except (OSError, ValueError, RuntimeError) as error:
         if local:
             raise UserError(f"cannot open the detector {source}: {_line(error)}") from None
-    if not hub_allowed():
+    if not hub_allowed() or not hub_answers():
         raise UserError(_missing(source))
     try:
         return _open(source, revision, offline=False)
@@ -211,6 +215,24 @@ def hub_allowed() -> bool:
     """Whether this process may ask the hub (HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE)."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return not any(os.environ.get(n, "").lower() in ("1", "true", "yes", "on") for n in names)
+
+
+def hub_answers() -> bool:
+    """Whether the hub's machine takes a connection now; behind a proxy nobody can say, so yes.
+
+    The hub's client itself would try for most of a minute.
+    """
+    from huggingface_hub.constants import ENDPOINT
+
+    if getproxies():
+        return True
+    address = urlsplit(ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=PATIENCE):
+            return True
+    except OSError:
+        return False
 
 
 def cached(hub_id: str, revision: str | None = None) -> bool:

@@ -122,6 +122,18 @@ def test_what_is_nowhere_is_refused_in_one_line(monkeypatch, tmp_path, detector_
         GroundingDino(broken).detect(picture(20, 20), "dog")
 
 
+def test_a_hub_out_of_reach_is_said_at_once(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert not grounding_dino.hub_answers()
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        GroundingDino("nobody/no-such-detector").detect(picture(20, 20), "dog")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert grounding_dino.hub_answers()
+
+
 def test_bad_text_loads_nothing(tmp_path):
     with pytest.raises(UserError, match="empty"):
         GroundingDino(tmp_path).detect(picture(20, 20), " . ")
