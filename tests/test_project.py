@@ -86,6 +86,7 @@ def _optional(path: Path) -> set[str]:
     name = OPTIONAL.get(path.relative_to(ROOT).as_posix())
     return set(_requirements(name)) if name else set()
 
+
 # starlette is gradio's own server, spaces is there on Spaces, trak is a peer to compare with; the
 # others remake data and model.
 EXTRA = {
