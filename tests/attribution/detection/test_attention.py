@@ -10,16 +10,14 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from attribution.denoiser import Denoiser
 from attribution.detection.attention import (
     Attention,
-    Recording,
     WordMaps,
-    _probabilities,
     connected,
     hottest,
-    recorded,
     token_spans,
     word_maps,
 )
 from attribution.detection.protocol import Found
+from attribution.detection.recording import Recording, _probabilities, recorded
 from attribution.types import Progress, Query, UserError
 from tests.tiny import tiny_images, tiny_pipeline
 
