@@ -14,8 +14,8 @@ from attribution.proofs import Curve, Proof, Retraining
 
 WIDTH, HEIGHT = 560, 200
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 34
-# Where the two numbers are nearer than this, neither removal hurt more than the other.
-ALIKE = 0.01
+# Where the two relative errors are nearer than this, neither removal hurt more than the other.
+ALIKE = 0.02
 EXPLAINED = (
     "Error: how badly a model predicts your picture, over 200 timesteps, compared with the model "
     "as it is. Change: mean squared difference of the pixels, in percent of the greatest possible. "
@@ -39,7 +39,7 @@ def proof_html(proof: Proof, titles: Mapping[str, str], index: Index) -> str:
         '<div class="w-card-box w-forgetting w-proof">'
         f"<h3>“{text(query.prompt)}”, seed {query.seed}</h3>"
         f'<div class="w-sides">{"".join(columns)}</div>'
-        f"<p><strong>{text(verdict(proof, name))}</strong></p>"
+        f'<p class="w-verdict"><strong>{text(verdict(proof, name))}</strong></p>'
         f"{_removed(index, proof.found.without, f'What {name} found, taken out')}"
         f"{_removed(index, proof.control.without, 'Taken out at random')}"
         f"{curves_html(curves, name)}"
@@ -62,14 +62,16 @@ def verdict(proof: Proof, name: str) -> str:
 
 
 def more(gain: float) -> str:
-    """'12 % worse', '1 % better'."""
+    """'12 % worse', '1 % better', 'as good as before'."""
+    if abs(gain) < 0.005:
+        return "as good as before"
     return f"{abs(100 * gain):.0f} % {'worse' if gain >= 0 else 'better'}"
 
 
 def _side(proof: Proof, side: Retraining, words: str) -> str:
-    gain = 100 * proof.gain(side)
-    sign = "+" if gain >= 0 else "−"
-    small = f"error {sign}{abs(gain):.0f} % · change {percent(side.change)}"
+    gain = round(100 * proof.gain(side))
+    sign = {1: "+", 0: "±", -1: "−"}[(gain > 0) - (gain < 0)]
+    small = f"error {sign}{abs(gain)} % · change {percent(side.change)}"
     return _figure(side.image, words, small, f"{proof.query.prompt}, {words}")
 
 

@@ -142,6 +142,7 @@ class Prove:
             yield from self.proving.prove(*asked, method, validate.top_k(k, most))
 
         name = self.titles.get(method, method)
+        yield {self.result: EMPTY}
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
                 yield {**self.step.ended(item), self.curve: ""}

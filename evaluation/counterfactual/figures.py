@@ -56,6 +56,9 @@ def _against_k(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> 
         style = {"color": "black", "linestyle": "--", "marker": ".", "capsize": 2}
         axes.errorbar([k for k, _ in sweep], means, errors, label=RANDOM, **style)
     axes.set(xscale="log", xlabel="records removed (K)", ylabel=HEADS[metric])
+    ks = sorted({*(b.k for b in found), *(k for k, _ in sweep)})
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.minorticks_off()
     axes.legend(fontsize="small", ncols=2)
 
 

@@ -226,7 +226,10 @@ class Session:
         """Do tasks; each is a line as soon as it is finished. The bar counts shares of tasks."""
         shares: dict[str, float] = {}
         layout = "{desc}: {percentage:3.0f}% |{bar}| {n:.1f}/{total_fmt}, {remaining} left"
-        bar = tqdm(total=len(tasks), desc=title, bar_format=layout, smoothing=0.1, disable=None)
+        every = 0.5 if sys.stderr.isatty() else 60.0  # seconds; a log file gets a line a minute
+        bar = tqdm(
+            total=len(tasks), desc=title, bar_format=layout, smoothing=0.05, mininterval=every
+        )
         job = pool.run(tasks, partial(Bench, self.setting), self.workers)
         with bar:
             try:
