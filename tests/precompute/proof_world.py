@@ -35,6 +35,8 @@ def proof_world(folder: Path) -> Path:
 
 
 def proof_index(folder: Path) -> Path:
-    """The index of that world, made in place as in assets/."""
+    """The index of that world, made in place as in assets/: its records lie in the shards alone."""
     world = proof_world(folder)
-    return make_index(world, world / "model", world)
+    index = make_index(world, world / "model", world)
+    (world / "records.parquet").unlink()
+    return index
