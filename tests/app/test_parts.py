@@ -32,7 +32,7 @@ def _nothing(*_: object) -> Iterator[object]:
 
 @pytest.fixture
 def jobs() -> Jobs:
-    parts = ("generate", "attribute", "forget", "suggest_captions")
+    parts = ("generate", "attribute", "forget", "detect", "word_maps", "suggest_captions")
     return Jobs(SimpleNamespace(**dict.fromkeys(parts, _nothing)))  # type: ignore[arg-type]
 
 
