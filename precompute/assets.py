@@ -34,7 +34,7 @@ _SOURCE = ("--dataset-id", "openclipart-0.18", "--licence", "public domain")
 # it has no shortlist. Its examples are finished proofs, which `precompute proofs` makes.
 WORLDS: dict[str, World] = {
     "openclipart": World(_SOURCE),
-    "proof": World((*_SOURCE, "--gradient-dim", "128"), ("--dim", "256"), examples=False),
+    "proof": World((*_SOURCE, "--gradient-dim", "64"), ("--dim", "192"), examples=False),
 }
 
 

@@ -42,8 +42,8 @@ def test_the_proof_world_has_short_rows_and_no_examples(tmp_path, tiny_model, ca
     shutil.copytree(tiny_model, world / "model")
     assert main(["assets", "--root", str(root), "--device", "cpu"]) == 0
     index = Index.open(world)
-    assert index.rows("gradients").shape[-1] == 128
-    assert index.extra("trak")["dim"] == index.extra("dtrak")["dim"] == 256
+    assert index.rows("gradients").shape[-1] == 64
+    assert index.extra("trak")["dim"] == index.extra("dtrak")["dim"] == 192
     assert not (world / "examples").exists()
 
 

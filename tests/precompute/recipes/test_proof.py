@@ -59,7 +59,8 @@ def test_it_keeps_single_drawings_of_its_families_and_their_split(source, tmp_pa
     assert [(row["id"], row["split"]) for row in rows] == [("a", "held-out"), ("b", "train")]
     image = Image.open(io.BytesIO(rows[0]["image"]))
     assert image.size == (32, 32) and image.getpixel((0, 0)) == (200, 0, 0)
-    assert Image.open(io.BytesIO(rows[0]["display"])).size == (192, 192)
+    assert Image.open(io.BytesIO(rows[0]["display"])).size == (128, 128)
+    assert (rows[0]["width"], rows[0]["height"]) == (128, 128)
     assert _make(source, tmp_path / "two") == made
 
 
