@@ -27,6 +27,7 @@ from evaluation.data import HELD_OUT, Records
 from evaluation.results import Figure, Summary
 from evaluation.statistics import wilson
 from evaluation.world import World, world_of
+from precompute.recipes.features.distil import centre_tokens
 
 NEIGHBOURS = (1, 5, 10)
 JUDGED = 5
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     encoders: dict[str, Callable[[], Encode]] = {"pixel": lambda: pixel_features}
     for name in folders:
         encoders[name] = lambda name=name: _trained(world, name).images
-        encoders[_untrained_name(name)] = lambda name=name: untrained(_trained(world, name)).images
+        encoders[_untrained_name(name)] = lambda name=name: _fresh(world, name).images
     for name, opened in encoders.items():
         if name not in results.units:
             results.add(name, **judged(world.records, opened()))
@@ -74,6 +75,16 @@ def _trained(world: World, name: str) -> Any:
     return ClassTokenEncoder.load(_folder(world, name), choose_device(world.device))
 
 
+def _fresh(world: World, name: str) -> Any:
+    """An untrained encoder; of DINO's kind with its class tokens centred as the recipe's are."""
+    encoder, records = untrained(_trained(world, name)), world.records
+    if name != "clip":
+        rows = np.array_split(records.rows("train"), range(_BATCH, len(records), _BATCH))
+        pictures = (encoder.preprocessing(records.pictures(part)) for part in rows if len(part))
+        centre_tokens(encoder.model, (batch.to(encoder.device) for batch in pictures))
+    return encoder
+
+
 def untrained(encoder: Any) -> Any:
     """The same encoder with weights of a fresh start."""
     with torch.random.fork_rng(devices=[]):
@@ -85,31 +96,54 @@ def untrained(encoder: Any) -> Any:
 def judged(records: Records, encode: Encode) -> dict[str, Any]:
     """For each label and k: 1 where the k nearest training drawings name the held-out one right.
 
-    Drawings only, no collages; of those to be named the ones whose label some training drawing has.
+    Drawings only, no collages; of those to be named the ones whose label another training drawing
+    has. `within`: the same shares for each training drawing among the others: twenty times as many,
+    and their labels trained nothing but the CLIP.
     """
     train, held_out = (_drawings(records, split) for split in ("train", HELD_OUT))
-    products = cosines(records, encode, held_out, train)
-    order = np.argsort(-products, axis=1, kind="stable")[:, : max(NEIGHBOURS)]
+    both = features(records, encode, train)
+    own = features(records, encode, held_out)
     found: dict[str, Any] = {"drawings": len(held_out), "among": len(train)}
-    for label in LABELS:
-        names = _labels(records, label)
-        known = {name for row in train for name in names[row]}
-        asked = [n for n, row in enumerate(held_out) if known & set(names[row])]
-        near = {n: [names[row] for row in train[order[n]]] for n in asked}
-        found[label] = {
-            str(k): [int(vote(near[n][:k]) in names[held_out[n]]) for n in asked]
-            for k in NEIGHBOURS
-        }
+    found |= named(records, held_out, train, products(own[:, 0], both))
+    among = products(both[:, 0], both)
+    np.fill_diagonal(among, -np.inf)
+    within = named(records, train, train, among)
+    found["within"] = {
+        label: {k: _share(right) for k, right in answers.items()}
+        for label, answers in within.items()
+    }
     return found
 
 
-def cosines(
-    records: Records, encode: Encode, queries: np.ndarray, candidates: np.ndarray
-) -> np.ndarray:
-    """Of each query with each candidate, the better of image and flip, float32 [Q, C]."""
-    both = [upright_and_mirrored(encode, records.pictures(part)) for part in _parts(candidates)]
-    features = torch.cat([encode(records.pictures(part)) for part in _parts(queries)])
-    return torch.einsum("qd,cfd->qcf", features, torch.cat(both)).amax(2).numpy()
+def features(records: Records, encode: Encode, rows: np.ndarray) -> Tensor:
+    """Of each row's image and mirror image, float32 [n, 2, d]."""
+    parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    return torch.cat([upright_and_mirrored(encode, records.pictures(part)) for part in parts])
+
+
+def products(queries: Tensor, candidates: Tensor) -> np.ndarray:
+    """Cosines of unit vectors [Q, d] and [C, 2, d], the better of image and flip, [Q, C]."""
+    return torch.einsum("qd,cfd->qcf", queries, candidates).amax(2).numpy()
+
+
+def named(
+    records: Records, queries: np.ndarray, candidates: np.ndarray, likeness: np.ndarray
+) -> dict[str, dict[str, list[int]]]:
+    """label → k → 1 for each query whose k nearest candidates name it right; likeness [Q, C]."""
+    order = np.argsort(-likeness, axis=1, kind="stable")[:, : max(NEIGHBOURS)]
+    found = {}
+    for label in LABELS:
+        names = _labels(records, label)
+        holders = Counter(name for row in candidates for name in names[row])
+        own = Counter(set(candidates.tolist()) & set(queries.tolist()))
+        asked = [
+            n for n, q in enumerate(queries) if any(holders[name] > own[q] for name in names[q])
+        ]
+        near = {n: [names[row] for row in candidates[order[n]]] for n in asked}
+        found[label] = {
+            str(k): [int(vote(near[n][:k]) in names[queries[n]]) for n in asked] for k in NEIGHBOURS
+        }
+    return found
 
 
 def vote(near: Sequence[Sequence[str]]) -> str:
@@ -122,12 +156,12 @@ def _drawings(records: Records, split: str) -> np.ndarray:
     return np.array([row for row in records.rows(split) if not records.parts[row]], dtype=np.int64)
 
 
+def _share(right: Sequence[int]) -> float:
+    return sum(right) / max(1, len(right))
+
+
 def _labels(records: Records, label: str) -> Sequence[Sequence[str]]:
     return records.artists if label == "artist" else [(c,) for c in records.categories]
-
-
-def _parts(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
 
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
@@ -139,14 +173,16 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     columns = [(label, str(k)) for label in LABELS for k in NEIGHBOURS]
     table = [("feature", *(f"{label}, k = {k}" for label, k in columns))]
     for name, unit in found.items():
-        table.append((name, *(f"{np.mean(unit[label][k]):.3f}" for label, k in columns)))
+        cells = ((_share(unit[label][k]), unit["within"][label][k]) for label, k in columns)
+        table.append((name, *(f"{outside:.3f} ({inside:.3f})" for outside, inside in cells)))
     first = units[0]
     asked = {label: len(first[label]["1"]) for label in LABELS}
     note = (
         f"{first['drawings']} held-out drawings named by the majority of the k nearest of "
         f"{first['among']} training drawings (cosine, the better of image and flip); the category "
         f"of {asked['category']}, the artist of {asked['artist']} occurs among those. p: sign test "
-        f"on the drawings that only one of the two names right."
+        f"on the drawings that only one of the two names right. In brackets: each training drawing "
+        f"among the others."
     )
     missing = [name for name in TRAINED if name not in found]
     notes = (note, *(f"Not there: {name}." for name in missing))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluation.data import load_records
-from evaluation.knn import cosines, judged, sign_test, summarise, untrained, vote
+from evaluation.knn import judged, products, sign_test, summarise, untrained, vote
 from evaluation.results import read_lines
 from evaluation.world import World
 from tests.evaluation.tiny_world import evaluate
@@ -52,17 +52,23 @@ def test_features_that_tell_the_label_name_every_drawing(tiny_world):
     assert judged(strange, encode)["artist"]["1"] == []  # nobody to be found
 
 
-def test_image_or_flip_whichever_is_nearer(tiny_world):
-    records = load_records(tiny_world)
-    flipped = replace(records, images=records.images[:, :, ::-1].copy())
-    both = replace(records, images=np.concatenate([records.images, flipped.images]))
+def test_image_or_flip_whichever_is_nearer():
+    candidates = torch.eye(4).view(2, 2, 4)
+    found = products(torch.tensor([[0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]), candidates)
+    assert np.allclose(found, [[0.8, 0.0], [0.0, 1.0]])
+
+
+def test_no_drawing_is_its_own_neighbour(tiny_world):
+    records = load_records(tiny_world)  # 16 training drawings, the categories in pairs
+    images = np.arange(24, dtype=np.uint8)[:, None, None, None] + np.zeros_like(records.images)
 
     def encode(pictures):
-        values = np.stack([np.asarray(p, dtype=np.float32) for p in pictures])
-        return torch.nn.functional.normalize(torch.from_numpy(values).flatten(1), dim=1)
+        numbers = torch.tensor([np.asarray(p)[0, 0, 0] for p in pictures]).long()
+        return torch.nn.functional.one_hot(numbers, 24).float()
 
-    products = cosines(both, encode, np.arange(24, 48), np.arange(24))
-    assert np.allclose(np.diag(products), 1.0, atol=1e-5)
+    within = judged(replace(records, images=images), encode)["within"]
+    # all others are equally unlike: the first of them answers, of another category but for its pair
+    assert within["category"]["1"] == pytest.approx(1 / 16)
 
 
 def test_the_verb_judges_every_encoder_there_is(tiny_world, tmp_path, capsys):
@@ -99,7 +105,9 @@ def test_an_untrained_net_is_another_net_of_the_class(tiny_world):
 def test_a_feature_passes_only_above_the_untrained_net():
     def unit(name, right):
         answers = dict.fromkeys(("1", "5", "10"), right)
-        return {"unit": name, "drawings": 4, "among": 9, "category": answers, "artist": answers}
+        shares = {label: dict.fromkeys(answers, 0.5) for label in ("category", "artist")}
+        both = {"category": answers, "artist": answers, "within": shares}
+        return {"unit": name, "drawings": 4, "among": 9, **both}
 
     better, worse = [1, 1, 1, 0], [1, 0, 0, 0]
     units = [unit("pixel", better), unit("dino", better), unit("dino, untrained", worse)]

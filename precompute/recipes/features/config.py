@@ -19,20 +19,21 @@ class DinoConfig:
     global_side: int = 48  # px of the global crops
     local_side: int = 24  # px of the local crops
     local_crops: int = 4
-    global_area: tuple[float, float] = (0.5, 1.0)  # of the picture
-    local_area: tuple[float, float] = (0.15, 0.45)
-    colour: float = 0.5  # how far colours are moved; 1 is as for photographs
+    global_area: tuple[float, float] = (0.35, 1.0)  # of the picture
+    local_area: tuple[float, float] = (0.08, 0.35)
+    colour: float = 0.4  # how far colours are moved; 1 is as for photographs
     patch: int = 8  # px
     width: int = 128
     layers: int = 4
     heads: int = 4
+    initial_range: float = 0.05  # deviation of initial weights: 0.02 as in ViT-B, for this width
     head_hidden: int = 256
     bottleneck: int = 64
     prototypes: int = 1024  # K
     student_temperature: float = 0.1  # τ_s
     teacher_temperature: float = 0.04  # τ_t
     centre_momentum: float = 0.9  # m of Eq. 4
-    momentum: float = 0.99  # λ of the teacher, rising to 1 by a cosine
+    momentum: float = 0.985  # λ of the teacher, rising to 1 by a cosine
     batch_size: int = 48
     steps: int = 2600
     warmup_steps: int = 200
@@ -53,10 +54,14 @@ class DinoV2Config(DinoConfig):
     masked_patches: tuple[float, float] = (0.1, 0.5)  # of such a crop
     patch_weight: float = 1.0  # of the iBOT loss
     koleo_weight: float = 0.1
-    steps: int = 2300
     sinkhorn_rounds: int = 3
-    prototypes: int = 256  # no more than some for each row: Sinkhorn shares the rows among them
-    local_crops: int = 3
+    prototypes: int = 512  # no more than some for each row: Sinkhorn shares the rows among them
+    teacher_temperature: float = 0.02  # sharper: so few rows for so many prototypes blur
+    local_crops: int = 2
+    local_side: int = 32
+    global_area: tuple[float, float] = (0.5, 1.0)
+    local_area: tuple[float, float] = (0.25, 0.6)
+    steps: int = 2300
     seed: int = 1
 
 

@@ -27,6 +27,7 @@ def build(config: DinoConfig) -> ViTModel:
         intermediate_size=4 * config.width,
         image_size=config.resolution,
         patch_size=config.patch,
+        initializer_range=config.initial_range,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

@@ -38,6 +38,7 @@ def build(config: DinoV2Config) -> Dinov2WithRegistersModel:
             mlp_ratio=4,
             image_size=config.resolution,
             patch_size=config.patch,
+            initializer_range=config.initial_range,
             num_register_tokens=config.registers,
         )
     )

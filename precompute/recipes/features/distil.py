@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,21 +14,37 @@ from torch import nn
 from precompute.recipes.features.config import DinoConfig
 
 
+class BatchNorm(nn.Module):
+    """Each number of [B, d] scaled by its mean and deviation in the batch, nothing kept from batch
+    to batch, so that student and teacher do the same.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(x, None, None, training=True) if len(x) > 1 else x
+
+
 class Head(nn.Module):
-    """Tokens [..., width] → cosines with the prototypes, [..., K]: an MLP, then unit vectors."""
+    """Tokens [B, width] → cosines with the prototypes, [B, K]: an MLP, then unit vectors.
+
+    With batch norm, which the papers leave out in large batches: tokens of an untrained transformer
+    differ in a few directions only, and without it few prototypes are ever used.
+    """
 
     def __init__(self, config: DinoConfig) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.head_hidden),
+            BatchNorm(),
             nn.GELU(),
             nn.Linear(config.head_hidden, config.head_hidden),
+            BatchNorm(),
             nn.GELU(),
             nn.Linear(config.head_hidden, config.bottleneck),
         )
-        for layer in self.mlp[::2]:  # no bias: it would be all that pictures had in common
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
         self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.bottleneck))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -84,6 +100,15 @@ def learning_rate(config: DinoConfig, step: int) -> float:
 def _cosine(step: int, steps: int) -> float:
     """1 at step 0, 0 at `steps`."""
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+
+
+@torch.no_grad()
+def centre_tokens(backbone: nn.Module, pictures: Iterable[torch.Tensor]) -> None:
+    """Folds the mean class token of `pictures` (batches [B, 3, px, px]) into the last norm's bias:
+    what all drawings have in common would be most of every cosine.
+    """
+    classes = torch.cat([tokens_of(backbone, batch)[:, 0] for batch in pictures])
+    backbone.layernorm.bias -= classes.mean(0)
 
 
 def tokens_of(backbone: nn.Module, pixels: torch.Tensor, **more: Any) -> torch.Tensor:

@@ -13,7 +13,12 @@ from attribution import layout
 from precompute.recipes.features.config import CONFIGS, DinoConfig, DinoV2Config
 from precompute.recipes.features.dino import Dino
 from precompute.recipes.features.dinov2 import DinoV2
-from precompute.recipes.features.distil import Distillation, learning_rate, momentum
+from precompute.recipes.features.distil import (
+    Distillation,
+    centre_tokens,
+    learning_rate,
+    momentum,
+)
 from precompute.recipes.model.data import (
     TrainingSet,
     batch_rows,
@@ -25,6 +30,7 @@ from precompute.recipes.model.train import keep_records
 
 ENCODERS = tuple(CONFIGS)
 SAVE_EVERY = 200
+BATCH = 128  # pictures of a forward without gradients
 
 
 def train_stage(name: str, data: Path, run: Path, out: Path, steps: int | None = None) -> None:
@@ -34,7 +40,10 @@ def train_stage(name: str, data: Path, run: Path, out: Path, steps: int | None =
     steps: another number of optimiser steps than the configuration's.
     """
     config = CONFIGS[name] if steps is None else replace(CONFIGS[name], steps=steps)
-    network = train_encoder(load_training_set(data), run / name, config)
+    records = load_training_set(data)
+    network = train_encoder(records, run / name, config)
+    batches = (records.floats(slice(i, i + BATCH)) for i in range(0, len(records), BATCH))
+    centre_tokens(network.teacher["backbone"], batches)
     save_encoder(network, out / layout.ENCODERS / name, config)
     keep_records(run, out / "training", (name,))
 

@@ -284,6 +284,8 @@ def test_what_is_written_opens_as_an_encoder(name, data, tmp_path, monkeypatch):
     states = encoder.model(pixel_values=records.floats(slice(0, 2))).last_hidden_state
     assert torch.allclose(encoder.images(pictures), unit(states[:, 0]), atol=1e-6)
     assert encoder.preprocessing.pad
+    everything = encoder.model(pixel_values=records.floats()).last_hidden_state[:, 0]
+    assert everything.mean(0).abs().max() < 5e-3 < everything.std(0).max()  # centred
     note = json.loads((tmp_path / "out" / "training" / f"{name}_training.json").read_text())
     assert note["steps"] == 2 and note["config"]["patch"] == 4
     assert (tmp_path / "out" / "training" / f"{name}_losses.png").is_file()
