@@ -28,7 +28,7 @@ from attribution.detection.registry import AUTO
 from attribution.engine import Engine
 from attribution.images import read_image
 from attribution.report import png_bytes
-from attribution.types import Attribution, Query, UserError
+from attribution.types import Attribution, Cancelled, Query, UserError
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,9 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         methods: list[str] = ["abu"],  # noqa: B006  gradio shows the default to clients
         top_k: int = 24,
     ) -> dict:
-        """The training pictures that mattered most, as the command line's result.json."""
+        """The training pictures that mattered most, as the command line's result.json; `error`
+        joins it where only some of the methods could answer.
+        """
         names = validate.methods(methods, {m["name"]: m for m in engine.methods()})
         k = validate.top_k(top_k, engine.n_train)
         text = validate.prompt(prompt)
@@ -83,8 +85,9 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         else:
             query = engine.upload(picture, text)
         query = replace(query, regions=chosen)
-        answers = [a for a in jobs.attribute(query, names, k) if isinstance(a, Attribution)]
-        return served.result(engine, engine.result(query, answers, k))
+        answers, failed = _answers(jobs.attribute(query, names, k), names)
+        result = served.result(engine, engine.result(query, answers, k))
+        return {**result, "error": failed} if failed else result
 
     api(methods, api_name="methods", queue=False)
     api(generate, api_name="generate", **MODEL)
@@ -139,6 +142,30 @@ def _last(items: Iterator[Any], kind: type[R]) -> R:
     if result is None:
         raise RuntimeError("the job ended without a result")
     return result
+
+
+def _answers(items: Iterator[Any], names: Sequence[str]) -> tuple[list[Attribution], str]:
+    """Each method's answer, and a sentence on those that failed, "" for none of them; the error
+    itself where no method answered.
+    """
+    answers: list[Attribution] = []
+    try:
+        for item in items:
+            answers += [item] if isinstance(item, Attribution) else []
+    except Cancelled:
+        raise
+    except UserError as error:
+        if not answers:
+            raise
+        return answers, sentence(str(error))
+    except Exception:
+        if not answers:
+            raise
+        log.exception("/attribute failed in part")
+        there = {answer.method for answer in answers}
+        missing = ", ".join(name for name in names if name not in there)
+        return answers, f"Method {missing}: {OUR_FAULT}"
+    return answers, ""
 
 
 def _words_for_errors(function: Callable[P, R]) -> Callable[P, R]:

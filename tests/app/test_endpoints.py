@@ -12,7 +12,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from attribution.types import Attribution, Query
+from attribution.methods.method import Method
+from attribution.methods.registry import METHODS
+from attribution.types import Attribution, Progress, Query, UserError
 from tests.app.conftest import HELD_OUT, RECORDS, Site
 from tests.attribution.methods.novel import registered
 from tests.tiny import RESOLUTION, tiny_images
@@ -84,6 +86,58 @@ def _answers(site: Site, prompt: str, seed: int) -> list[Attribution]:
     (query,) = [q for q in site.engine.generate(prompt, seed) if isinstance(q, Query)]
     items = site.engine.attribute(query, ("abu",), 6)
     return [item for item in items if isinstance(item, Attribution)]
+
+
+class Failing:
+    """A method that finds on its way that it cannot answer, or that has a fault."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, query: Query, **_: Any) -> Iterator[Progress | Attribution]:
+        yield Progress("think", 0, 1)
+        raise self.error
+
+
+@pytest.fixture
+def failing() -> Iterator[None]:
+    """Two methods: `sorry` gives a reason, `broken` has a fault."""
+    errors = {"sorry": UserError("nothing to go by"), "broken": ZeroDivisionError("secret")}
+    for name, error in errors.items():
+        METHODS[name] = Method(name, "control", name, "", "", build=lambda _, e=error: Failing(e))
+    yield
+    for name in errors:
+        del METHODS[name]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["sorry", "clip"], "Method sorry: nothing to go by."),
+        (["clip", "broken"], "Method broken: Something went wrong on our side."),
+        (["sorry", "clip", "broken"], "Method sorry, broken: Something went wrong"),
+    ],
+)
+def test_the_methods_that_can_answer_do(
+    client: Client, failing: None, names: list[str], words: str
+) -> None:
+    query = {"prompt": "ak by 0", "seed": 5, "top_k": 3}
+    result = client.predict(**query, methods=names, api_name="/attribute")
+    (method,) = result["methods"]
+    assert method["name"] == "clip" and len(method["results"]) == 3
+    assert result["error"].startswith(words) and "secret" not in result["error"]
+    alone = client.predict(**query, methods=["clip"], api_name="/attribute")
+    assert "error" not in alone
+    ids = [[row["record"] for row in r["methods"][0]["results"]] for r in (result, alone)]
+    assert ids[0] == ids[1]
+
+
+def test_an_answer_of_no_method_is_an_error(client: Client, failing: None) -> None:
+    call = {"prompt": "ak by 0", "seed": 5, "api_name": "/attribute"}
+    assert "othing to go by" in refused(client, **call, methods=["sorry"])
+    for name in ("broken", "sorry,broken"):
+        line = refused(client, **call, methods=name.split(","))
+        assert "our side" in line and "secret" not in line
 
 
 def test_attribute_takes_an_uploaded_image(client: Client, picture: Path) -> None:
