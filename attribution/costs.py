@@ -1,6 +1,7 @@
 """What a method costs beside its answers: bytes kept for each training record, precomputing.
 
-Bytes are read off the index's own arrays. Seconds come from `timings.json`, which making an index
+Bytes are read off the index's own arrays; what an index does not hold but a method makes when it is
+first asked (pixel rows) is counted apart, as memory. Seconds come from `timings.json`, which making an index
 leaves beside it: {step: {"seconds", "records"}}, summed over all runs on any machine; an index made
 without it has unknown costs, never zero.
 
@@ -17,6 +18,8 @@ from attribution import layout
 from attribution.index import Index
 from attribution.integrity import read_json
 from attribution.methods.needs import fisher_path
+from attribution.pixels import NAME as PIXEL
+from attribution.pixels import pixel_bytes
 from attribution.shortlist import CLIP_ROWS, GRADIENT_ROWS
 
 UNLEARNING = "unlearning"
@@ -25,11 +28,13 @@ UNLEARNING = "unlearning"
 @dataclass(frozen=True)
 class Cost:
     """parts: what is kept for each training record → bytes. seconds: step of making an index →
-    seconds per record, NaN where nobody wrote them down.
+    seconds per record, NaN where nobody wrote them down. memory: bytes a record of rows that are in
+    no file: made from the pictures when first asked for, and held in memory from then on.
     """
 
     parts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    memory: int = 0
 
     @property
     def bytes_per_record(self) -> int:
@@ -57,11 +62,13 @@ def cost(index: Index, kind: str, needs: Sequence[str]) -> Cost:
         parts |= {"latents": 2 * flips * latents.numel(), "base losses": losses.nbytes}
         steps += ["latents", "losses", *_curvatures(index, needs)]
     timings = _timings(index)
-    return Cost(parts, {step: timings.get(step, math.nan) for step in steps if step})
+    seconds = {step: timings.get(step, math.nan) for step in steps if step}
+    made = f"made:{PIXEL}" in needs and not index.has_rows(PIXEL)
+    return Cost(parts, seconds, pixel_bytes(len(index.train_rows)) if made else 0)
 
 
 def _rows(index: Index, kind: str, needs: Sequence[str]) -> list[str]:
-    names = [need.partition(":")[2] for need in needs if need.startswith("rows:")]
+    names = [need.partition(":")[2] for need in needs if need.startswith(("rows:", "made:"))]
     names += [GRADIENT_ROWS, CLIP_ROWS] if kind == UNLEARNING else []
     return list(dict.fromkeys(name for name in names if index.has_rows(name)))
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from attribution import layout
-from attribution.features import pixel_features, upright_and_mirrored
+from attribution.features import PIXEL_SIDE, pixel_features, upright_and_mirrored
 from attribution.images import read_image
 from attribution.index import Index
-from attribution.search import Search, build_search
+from attribution.search import KEEP_ABOVE_BYTES, Search, build_search
 from attribution.types import Progress
 
 NAME = "pixel"
@@ -36,6 +36,12 @@ def pixel_search(index: Index) -> Generator[Progress, None, Search]:
         batch = list(islice(images, _BATCH))
         parts.append(upright_and_mirrored(pixel_features, batch).numpy().astype(np.float16))
     return build_search(np.concatenate(parts), rows)
+
+
+def pixel_bytes(records: int) -> int:
+    """Bytes that each of so many records takes in such a search, image and flip."""
+    numbers = 2 * 3 * PIXEL_SIDE**2
+    return numbers * (4 if 4 * numbers * records <= KEEP_ABOVE_BYTES else 2)
 
 
 def _images(index: Index) -> Iterator[Image.Image]:

@@ -151,6 +151,10 @@ def size(count: int) -> str:
 
 
 def _kept(cost: Cost) -> str:
+    """What lies in the index, and what a method makes when it is first asked."""
+    if cost.memory:
+        made = f"{size(cost.memory)} in memory, made when first asked"
+        return f'nothing on disk<small class="w-parts">{made}</small>'
     return _with_parts(size(cost.bytes_per_record), {n: size(b) for n, b in cost.parts.items()})
 
 

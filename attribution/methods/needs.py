@@ -5,6 +5,7 @@
 | `clip` | the index's CLIP |
 | `encoder:<name>` | an extra encoder: dino, dinov2, clip-abc, ... |
 | `rows:<name>` | a row for each record and flip: clip, gradients, trak, ... |
+| `made:<name>` | such rows, made from the pictures and held in memory where the index has none |
 | `weights:<set>` | the diagonal Fisher of a weight set |
 | `curvature:<name>[:<set>[:<objective>]]` | diagonal or ekfac, of kv and of the loss by default |
 | `base:<objective>` | base values of every cell: of the loss, or of ‖ε_θ‖² (eps2) |
@@ -79,6 +80,10 @@ def _rows(index: Index, name: str) -> str:
     return _missing(index, f"{name} rows", ROW_COMMANDS.get(name, name))
 
 
+def _made(index: Index, name: str) -> str:
+    return ""
+
+
 def _weights(index: Index, weights: str) -> str:
     return _curvature(index, f"diagonal:{weights}")
 
@@ -121,6 +126,7 @@ _KINDS: dict[str, Callable[[Index, str], str]] = {
     "clip": _clip,
     "encoder": _encoder,
     "rows": _rows,
+    "made": _made,
     "weights": _weights,
     "curvature": _curvature,
     "base": _base,

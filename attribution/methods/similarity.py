@@ -15,6 +15,7 @@ from attribution.features import pixel_features
 from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.context import Context
 from attribution.methods.method import Method
+from attribution.pixels import NAME as PIXEL
 from attribution.pixels import pixel_search
 from attribution.regions import crop
 from attribution.search import Search
@@ -129,7 +130,7 @@ METHODS: tuple[Method, ...] = (
         "That finds copies, and things of the same colour in the same place; a cat moved to the "
         "other corner is no longer the same cat. Whatever claims to know more about a model than "
         "this has to do better than this.",
-        (),
+        (f"made:{PIXEL}",),
         pixels,
         _cosine(r"1 - \hat z_{16}", "1 - z'_{16}"),
         PixelAttributor,

@@ -179,7 +179,10 @@ def test_the_rank_of_one_record_under_every_method(
     assert draw.ranks(comparison, "", 3) == NONE_PICKED
     assert draw.strips(Comparison(("abu",)), 3) == EMPTY
     costs = draw.costs(comparison, {n: engine.cost(n) for n in comparison.shown})
-    assert "latents" in costs and "nothing" in costs and "nan" not in costs
+    assert "latents" in costs and "nan" not in costs
+    rows = {row.split("</th>")[0]: row for row in costs.split('<tr><th scope="row">')[1:]}
+    assert "<td>nothing</td>" in rows["Random"]
+    assert "6.1 kB in memory" in rows["Pixels"] and "<td>nothing</td>" not in rows["Pixels"]
 
 
 def test_matrices_say_their_numbers(example: Example, titles: dict[str, str]) -> None:

@@ -137,7 +137,17 @@ def test_costs_are_read_off_the_index(engine) -> None:
     assert abu.bytes_per_record == sum(abu.parts.values()) > clip.bytes_per_record
     assert set(abu.seconds) == {"gradients", "features", "latents", "losses", "fisher"}
     assert 0 < clip.seconds_per_record < abu.seconds_per_record  # the run that made it noted them
-    assert control.parts == {} and control.seconds_per_record == 0
+    assert control.parts == {} and control.seconds_per_record == 0 and control.memory == 0
+
+
+def test_rows_made_when_first_asked_are_memory_not_storage(engine, query) -> None:
+    assert not engine.index.has_rows("pixel")
+    pixel = engine.cost("pixel")
+    assert pixel.parts == {} and pixel.bytes_per_record == 0 and pixel.seconds_per_record == 0
+    last(engine.attribute(query, ("pixel",), top_k=1))
+    held = engine._attributor("pixel")._pictures.faiss_index
+    assert pixel.memory * engine.n_train == held.code_size * held.ntotal
+    assert engine.cost("clip").memory == engine.cost("abu").memory == 0
 
 
 def test_a_job_that_is_closed_leaves_the_model_clean_and_free(engine, query) -> None:

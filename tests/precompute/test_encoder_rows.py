@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from attribution.costs import cost
 from attribution.encoders import ClassTokenEncoder, encoder_of
 from attribution.features import upright_and_mirrored
 from attribution.index import Index
@@ -119,6 +120,7 @@ def test_pixels_answer_alike_with_and_without_rows(world, denoiser, capsys):
     assert rows_of(world, "--encoder", "pixel") == 0
     index = Index.open(world, "full")
     assert index.rows("pixel").shape == (COUNT, 2, 768)
+    assert cost(index, "similarity", METHODS["pixel"].needs).parts == {"pixel rows": 2 * 2 * 768}
     kept = answer(Context(denoiser, index), "pixel", picture)
     assert kept.ids == bare.ids and np.array_equal(kept.scores, bare.scores)
     assert np.array_equal(kept.flip, bare.flip) and len(bare.ids) == len(index.train_rows)
