@@ -1,9 +1,9 @@
 """What a method costs beside its answers: bytes kept for each training record, precomputing.
 
-Bytes are read off the index's own arrays; what an index does not hold but a method makes when it is
-first asked (pixel rows) is counted apart, as memory. Seconds come from `timings.json`, which making an index
-leaves beside it: {step: {"seconds", "records"}}, summed over all runs on any machine; an index made
-without it has unknown costs, never zero.
+Bytes are read off the index's own arrays; what it does not hold but a method makes when it is first
+asked (pixel rows) is counted apart, as memory. Seconds come from `timings.json`, which making an
+index leaves beside it: {step: {"seconds", "records"}}, summed over all runs on any machine; an
+index made without it has unknown costs, never zero.
 
 >>> cost(index, "similarity", ("clip", "rows:clip")).parts          # {"clip rows": 512}
 """
