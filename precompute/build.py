@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.integrity import canonical_hash, damage
+from attribution.integrity import canonical_hash, check_table, damage
 from attribution.types import UserError
 from precompute import extras, models, timings
 from precompute import manifest as manifests
@@ -37,7 +37,7 @@ class Build:
     """A run: `settings` is the manifest in the making, `out` the index."""
 
     def __init__(self, args: argparse.Namespace, settings: dict[str, Any]) -> None:
-        """Use `Build.begin`."""
+        """Use `Build.begin`, or `Build.beside` for a step beside the core."""
         self.out: Path = args.out
         self.settings = settings
         self.args = args
@@ -61,6 +61,30 @@ class Build:
         job = cls(args, settings)
         job.write_draft()
         return job
+
+    @classmethod
+    def beside(cls, args: argparse.Namespace) -> Build:
+        """A run of a step beside the core of the finished index at `--out`, whose manifest, models
+        and shards stay as they are whatever --rebuild says: that is about the step alone.
+
+        UserError where the index is not finished or damaged, or where settings of its core are
+        asked for that it was not made with. The device may be another than the core's.
+        """
+        out, old = args.out, manifests.draft(args.out)
+        if not old.get("complete"):
+            raise UserError(
+                f"{out} is not finished: `python -m precompute index --out {out}` first"
+            )
+        settings = manifests.resolve(args, old)
+        differences = manifests.differences(old, settings)
+        differences.pop("device", None)
+        if differences:
+            raise UserError(_refusal(out, differences, _CORE_STAYS))
+        mend = f"`python -m precompute index --out {out}` mends it"
+        for shard in old["shards"]:
+            folder = out / layout.SHARDS / shard["name"]
+            check_table(folder, {layout.DONE: shard["done"]}, full=True, mend=mend)
+        return cls(args, settings)
 
     # ------------------------------------------------------------------ steps
 
@@ -230,11 +254,17 @@ def _distrust(out: Path, old: dict[str, Any]) -> None:
             path.unlink()
 
 
-def _refusal(out: Path, differences: dict[str, tuple[Any, Any]]) -> str:
+_REPEAT = "Repeat those, or add --rebuild to remake what depends on them"
+_CORE_STAYS = (
+    "A step beside the index takes it as it is: leave them out, or remake the index first, with "
+    "`python -m precompute index`"
+)
+
+
+def _refusal(out: Path, differences: dict[str, tuple[Any, Any]], way: str = _REPEAT) -> str:
     sides = "; ".join(
         f"{name}: begun with {old}, now {new}" for name, (old, new) in differences.items()
     )
-    way = "Repeat those, or add --rebuild to remake what depends on them"
     return f"{out} was begun with other settings ({sides}). {way}"
 
 

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     """Install the encoder where it is not yet, and make what is missing of its rows."""
     name, source = args.encoder, args.model
     args.model = None  # of the index itself: the one it was made with
-    job = Build.begin(args)
+    job = Build.beside(args)
     if name == PIXEL:
         if source:
             raise UserError("--encoder pixel has no model: leave out --model")

@@ -28,7 +28,6 @@ from attribution.integrity import model_table, read_json, table_hash
 from attribution.projection import BlockProjection, share_dimensions
 from attribution.types import UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
-from precompute import manifest as manifests
 from precompute import options
 from precompute.build import Build
 from precompute.latents import FLIPS
@@ -80,7 +79,7 @@ class Verb:
         unets: name → folder of further models, to be kept in the index; None for those the step was
         begun with.
         """
-        job = Build.begin(args)
+        job = Build.beside(args)
         maker = _Maker(job, self)
         settings = maker.resolve(unets)
         for name, folder in (unets or {}).items():
@@ -113,10 +112,6 @@ class _Maker:
         What the pilot found is measured once; UserError where the step was begun otherwise.
         """
         out, rebuild = self.job.out, bool(self.job.args.rebuild)
-        if not manifests.draft(out).get("complete"):
-            raise UserError(
-                f"{out} is not finished: `python -m precompute index --out {out}` first"
-            )
         begun = begun_settings(out, self.verb.step)
         asked = self._asked(begun, unets)
         differ = [name for name in asked if begun and begun.get(name) != asked[name]]

@@ -42,7 +42,7 @@ def further(args: argparse.Namespace) -> dict[str, Path]:
     UserError for one with another VAE, text encoder or prediction type: latents, text states and
     targets of the index would not be its own.
     """
-    own, found = Build.begin(args).model(), {}
+    own, found = Build.beside(args).model(), {}
     for number, model in enumerate(args.models, start=1):
         folder, _ = models.located(model, None)
         _refuse_other(model, own, folder)

@@ -35,7 +35,7 @@ def job(world, *more):
     parser = argparse.ArgumentParser()
     options.add_common(parser)
     options.add_settings(parser)
-    return Build.begin(parser.parse_args(["--out", str(world), *more]))
+    return Build.beside(parser.parse_args(["--out", str(world), *more]))
 
 
 def add(world, value=2.0, *more, until=None):

@@ -19,7 +19,7 @@ from precompute.__main__ import main
 from precompute.record_gradients import chunk_rows
 from precompute.records import ShardRecords
 from precompute.shards import existing, shard
-from tests.precompute.worlds import image_folder, make_index
+from tests.precompute.worlds import image_folder, make_index, tree
 from tests.tiny import tiny_pipeline
 
 DIM = ("--dim", "48")
@@ -161,6 +161,37 @@ def test_other_settings_are_refused_in_one_line_or_remade(whole, tmp_path, capsy
     assert main(["dtrak", "--out", str(out), "--dim", "32", "--rebuild"]) == 0
     index = Index.open(out, "full")
     assert index.rows("dtrak").shape == (8, 2, 32) and index.rows("trak").shape == (8, 2, 48)
+
+
+@pytest.mark.parametrize("verb", [("trak",), ("dtrak",), ("features", "--encoder", "pixel")])
+@pytest.mark.parametrize("more", [("--seed", "5"), ("--timestep-stride", "100"), ("--shard-size",
+                         "2"), ("--gradient-dim", "8")])  # fmt: skip
+def test_a_step_beside_the_index_never_unmakes_it(world, capsys, verb, more):
+    """--rebuild is about the step; a core that is wanted otherwise is another index."""
+    before = tree(world)
+    assert main([*verb, "--out", str(world), *more, "--rebuild"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "begun with other settings" in line and "remake the index first" in line
+    assert tree(world) == before and Index.open(world, "full")
+
+
+def test_rows_can_be_made_on_another_device_than_the_index(world):
+    path = world / layout.MANIFEST
+    note = json.loads(path.read_text())
+    note["environment"]["device"] = "cuda"
+    path.write_text(json.dumps(note))
+    manifest = path.read_bytes()
+    assert main(["dtrak", "--out", str(world), *DIM, "--device", "cpu"]) == 0
+    assert path.read_bytes() == manifest
+    assert Index.open(world, "full").rows("dtrak").shape == (8, 2, 48)
+
+
+def test_a_damaged_index_takes_no_rows(world, capsys):
+    path = shard(world, 1).file(layout.DONE)
+    path.write_text(path.read_text().replace("latents", "latent5", 1))
+    assert main(["dtrak", "--out", str(world), *DIM]) == 2
+    assert "index --out" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert path.exists() and not (world / layout.EXTRAS).exists()
 
 
 @pytest.mark.parametrize(
