@@ -2,11 +2,18 @@
 least 0.8 of the top 24).
 
 python -m evaluation localisation --cases-only          # train the classifier, draw, and judge
-python -m evaluation localisation --methods abu,abu-ekfac,clip
+python -m evaluation localisation                       # AbU+, AbU, then the methods that cost less
+python -m evaluation localisation --methods abu,clip
 python -m evaluation localisation --pictures held-out   # collages that trained nothing, true boxes
 
 A fixed pool of 1,000 training records is scored for region A, region B and the whole picture. A
 record counts for an object when it is a drawing of its category, or a collage with such a part.
+
+Unlearning methods race the pool as a default query races its candidates: 3,800 forwards an answer
+in the place of 20,000; `--timesteps` has every record scored at those instead. The mirrored
+pictures, whose scores are compared over the whole pool, take the three timesteps that a race looks
+at first. A stopped run goes on; an answer made with another configuration of its method is made
+again.
 """
 
 from __future__ import annotations
@@ -14,43 +21,43 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import ImageOps
 from tqdm import tqdm
 
+from attribution import defaults
 from attribution.methods.registry import METHODS, why_not
+from attribution.racing import by_spread
 from attribution.regions import mirrored
 from attribution.types import Attribution, Query, Region, UserError
 from evaluation import generated, two_objects
 from evaluation.answers import Answers, last, timestep_list
 from evaluation.data import HELD_OUT
+from evaluation.localised import FLIP_TIMESTEPS, JUDGED, PARTS, TOP, summarise
 from evaluation.recogniser import Training
-from evaluation.results import Figure, Results, Summary
-from evaluation.statistics import mean_error, spearman
+from evaluation.results import Results
+from evaluation.statistics import spearman
 from evaluation.two_objects import Case
 from evaluation.world import world_of
 
+__all__ = ["add_arguments", "run", "summarise"]
+
 VERB = "localisation"
-TOP = 24
 POOL = 1000
 POOL_SEED = 7
-TARGET = 0.8
-JUDGED = ("abu", "abu-ekfac")
-PARTS = ("a", "b", "whole")
-HEADS: tuple[str, ...] = (
-    *("method", "chosen object", "of the whole picture", "gain", "the other object", "chance"),
-    *("lists in common", "Spearman of the flip"),
-)
+# What is asked first; every other method that costs less than unlearning follows.
+FIRST = (*JUDGED, "clip", "dino", "dtrak", "trak")
+UNLEARNING = "unlearning"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `localisation`."""
     generated.add_arguments(parser)
     add = parser.add_argument
-    add("--methods", default="abu,abu-ekfac,clip,pixel", metavar="NAME[,NAME...]")
+    add("--methods", metavar="NAME[,NAME...]", help="default: all but the ablations of unlearning")
     add("--pictures", choices=("generated", HELD_OUT), default="generated", help="what is asked")
     add("--cases", type=int, default=40, metavar="N", help="pictures of two objects")
     add("--flips", type=int, default=8, metavar="N", help="cases asked mirrored too")
@@ -66,11 +73,11 @@ def run(args: argparse.Namespace) -> None:
     answers = Answers(world_of(args))
     methods = _methods(args.methods, answers)
     sampling = generated.sampling_of(args, answers.world)
-    settings = {
+    settings: dict[str, Any] = {
         "training": asdict(Training(steps=args.train_steps)),
-        **{"steps": sampling.steps, "guidance": sampling.guidance, "cases": args.cases},
-        "pictures": args.pictures,
+        **{"steps": sampling.steps, "guidance": sampling.guidance, "pictures": args.pictures},
         **{"pool": args.pool, "least": args.least, "timesteps": args.timesteps, "top": TOP},
+        "racing": None if args.timesteps else [list(wave) for wave in defaults.RACING],
     }
     results = answers.world.results(args, VERB, settings)
     among = two_objects.categories(answers.world.records, args.least)
@@ -81,11 +88,10 @@ def run(args: argparse.Namespace) -> None:
         results.add("cases", found=len(found), prompts=[case.prompt for case in found])
         return
     job = Job(answers, results, _pool(answers, args.pool), args.timesteps)
-    work = [(name, i, case) for name in methods for i, case in enumerate(found)]
-    for name, i, case in tqdm(work, desc="cases", disable=None):
-        job.answer(name, case)
-        if i < args.flips:
-            job.flipped(name, case)
+    work = [(job.answer, name, case) for name in methods for case in found]
+    work += [(job.flipped, name, case) for name in methods for case in found[: args.flips]]
+    for what, name, case in tqdm(work, desc="answers", disable=None):
+        what(name, case)
 
 
 def _cases(
@@ -103,9 +109,17 @@ def _cases(
     return two_objects.generated_cases(world, model, among, args.cases, sampling, args.cache)
 
 
-def _methods(names: str, answers: Answers) -> list[str]:
-    """The methods asked for; UserError for one that this index cannot run."""
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+def _methods(names: str | None, answers: Answers) -> list[str]:
+    """The methods asked for, else all that the index can run, FIRST first, without the ablations;
+    UserError for one that it cannot run.
+    """
+    if names is None:
+        cheap = [name for name, method in METHODS.items() if method.kind != UNLEARNING]
+        listed = dict.fromkeys([*FIRST, *cheap])
+        return [name for name in listed if not why_not(METHODS[name], answers.context)]
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not wanted:
+        raise UserError("--methods names none")
     for name in wanted:
         if name not in METHODS:
             raise UserError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
@@ -129,15 +143,16 @@ class Job:
     results: Results
     pool: np.ndarray
     timesteps: Sequence[int] | None
+    built: dict[str, Any] = field(default_factory=dict)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ids = self.answers.index.ids(self.pool)
-        self.built: dict[str, Any] = {}
 
     def answer(self, name: str, case: Case) -> None:
         """One line: what each of the three answers holds of both objects."""
         unit = f"{name}/{case.key}"
-        if unit in self.results.units:
+        if self._done(unit, name):
             return
         began = time.perf_counter()
         shows = {c: self._shows(c) for c in case.categories}
@@ -145,6 +160,7 @@ class Job:
         self.results.add(
             unit,
             method=name,
+            config=self._config(name),
             prompt=case.prompt,
             seed=case.seed,
             categories=case.categories,
@@ -158,16 +174,30 @@ class Job:
     def flipped(self, name: str, case: Case) -> None:
         """One line: Spearman of region A's scores and those of the mirrored picture and region."""
         unit = f"flip/{name}/{case.key}"
-        if unit in self.results.units:
+        if self._done(unit, name):
             return
         query = _query(case, "a")
         regions = tuple(mirrored(region, query.image.width) for region in query.regions)
         mirror = replace(query, image=ImageOps.mirror(query.image), regions=regions)
-        first, second = self._ranked(name, query), self._ranked(name, mirror)
+        first, second = (self._ranked(name, one, whole=True) for one in (query, mirror))
         scores = dict(zip(second.ids, second.scores.tolist(), strict=True))
         aligned = np.array([scores[i] for i in first.ids])
         rho = float(spearman(first.scores, aligned))
-        self.results.add(unit, method=name, prompt=case.prompt, spearman=rho)
+        config = self._config(name)
+        self.results.add(unit, method=name, prompt=case.prompt, config=config, spearman=rho)
+
+    def _done(self, unit: str, name: str) -> bool:
+        """Whether there is such a line, of the method as it is configured now."""
+        line = self.results.units.get(unit)
+        return line is not None and line["config"] == self._config(name)
+
+    def _config(self, name: str) -> dict[str, Any]:
+        """What an unlearning method's answers depend on beside the run's settings."""
+        if METHODS[name].kind != UNLEARNING:
+            return {}
+        if name not in self.configs:
+            self.configs[name] = asdict(self.answers.config(name))
+        return self.configs[name]
 
     def _shows(self, category: str) -> set[str]:
         """Ids of the pool's records that show a category."""
@@ -177,18 +207,27 @@ class Job:
             self.ids
         )
 
-    def _ranked(self, name: str, query: Query) -> Attribution:
+    def _ranked(self, name: str, query: Query, whole: bool = False) -> Attribution:
+        """The pool, best first; whole: every record scored alike, so that all scores compare."""
         if name not in self.built:
             build = METHODS[name].build
             assert build is not None
             self.built[name] = build(self.answers.context)
         options: dict[str, Any] = {}
-        if METHODS[name].kind == "unlearning" and self.timesteps is not None:
-            options["columns"] = self.answers.columns(self.timesteps)
+        if METHODS[name].kind == UNLEARNING:
+            options = {"racing": True} if self.timesteps is None else {"columns": self._columns}
+            options = {"columns": self._columns} if whole else options
         found: Attribution = last(
-            self.built[name].run(query, self.ids, k=1, **options), Attribution
+            self.built[name].run(query, self.ids, k=TOP, **options), Attribution
         )
         return found
+
+    @property
+    def _columns(self) -> list[int]:
+        """Columns of the timesteps asked for; else the few that a race begins with."""
+        if self.timesteps is not None:
+            return self.answers.columns(self.timesteps)
+        return sorted(by_spread(self.answers.index.base_loss)[:FLIP_TIMESTEPS])
 
 
 def _query(case: Case, part: str) -> Query:
@@ -213,74 +252,3 @@ def _region(case: Case, which: int) -> Region:
 def _shares(top: Sequence[str], case: Case, shows: dict[str, set[str]]) -> list[float]:
     """Share of a list that shows the first object, and the second."""
     return [sum(record in shows[c] for record in top) / len(top) for c in case.categories]
-
-
-def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
-    """Each method's share of the chosen object, against the whole picture and against chance."""
-    lines = [unit for unit in units if "shares" in unit]
-    names = list(dict.fromkeys(line["method"] for line in lines))
-    table = [HEADS]
-    table += [_row(name, [u for u in units if u.get("method") == name]) for name in names]
-    best = max((_means(lines, name)[0] for name in JUDGED if name in names), default=None)
-    figures = []
-    if best is not None:
-        value = f"{best:.2f} (the better of {', '.join(n for n in JUDGED if n in names)})"
-        name = f"share of the top {TOP} that show the chosen object"
-        figures.append(Figure(name, value, f">= {TARGET}", best >= TARGET))
-    return Summary(tuple(figures), tuple(table) if names else (), (_note(head, units, lines),))
-
-
-def _means(lines: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
-    """Mean and standard error over regions of the chosen object's share."""
-    chosen = [
-        line["shares"][part][i]
-        for line in lines
-        if line["method"] == name
-        for i, part in enumerate(PARTS[:2])
-    ]
-    return mean_error(chosen)
-
-
-def _row(name: str, units: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    lines = [unit for unit in units if "shares" in unit]
-    pairs = [(line, i) for line in lines for i in (0, 1)]
-    chosen = [line["shares"][PARTS[i]][i] for line, i in pairs]
-    whole = [line["shares"]["whole"][i] for line, i in pairs]
-    other = [line["shares"][PARTS[i]][1 - i] for line, i in pairs]
-    chance = [line["chance"][i] for line, i in pairs]
-    gain = np.array(chosen) - np.array(whole)
-    flips = [unit["spearman"] for unit in units if "spearman" in unit]
-    columns = (chosen, whole, gain, other, chance, [line["common"] for line in lines], flips)
-    return (name, *(_cell(values) for values in columns))
-
-
-def _cell(values: Sequence[float] | np.ndarray) -> str:
-    if not len(values):
-        return ""
-    mean, error = mean_error(values)
-    return f"{mean:.3f}" if np.isnan(error) else f"{mean:.3f} ± {error:.3f}"
-
-
-def _note(
-    head: dict[str, Any], units: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]
-) -> str:
-    settings = head["settings"]
-    named = next((unit for unit in units if unit["unit"] == "classifier"), None)
-    whose = "generated picture shows both by the classifier"
-    if settings["pictures"] == HELD_OUT:
-        whose = "picture is a held-out collage, with its parts' own boxes"
-    words = [
-        f"{len({line['prompt'] for line in lines})} prompts of two objects whose {whose} (asked "
-        f"for: {settings['cases']}); a pool of {settings['pool']:,} training records, all of them "
-        "scored; mean ± standard error over both regions.",
-    ]
-    if named is not None:
-        words.append(
-            f"The classifier knows {', '.join(named['categories'])}, and names {named['right']} of "
-            f"{named['total']} held-out drawings and parts of held-out collages right."
-        )
-    words.append(
-        "Lists in common: the share of region A's top list that is in region B's. Flip: the "
-        "mirrored picture with the mirrored region, against the picture, over the pool."
-    )
-    return " ".join(words)

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from evaluation import two_objects
+from attribution import defaults
+from evaluation import localisation, two_objects
+from evaluation.answers import Answers
 from evaluation.data import load_records
 from evaluation.recogniser import Training, predict
-from evaluation.results import read_lines
+from evaluation.results import Results, read_lines
 from evaluation.world import World
 from tests.evaluation.tiny_world import evaluate
 from tests.precompute.worlds import make_index, png, tiny_clip
@@ -167,6 +169,47 @@ def test_generated_pictures_are_judged_and_kept(world, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 prompts of two objects whose generated picture shows both" in out
     assert "held-out drawings and parts of held-out collages right" in out
+
+
+def test_the_costly_methods_come_first_and_the_ablations_not_at_all(world):
+    answers = Answers(World(world, "cpu"))
+    names = localisation._methods(None, answers)
+    assert names[:3] == ["abu-ekfac", "abu", "clip"] and "abu-sgd" not in names
+    assert {"pixel", "clip-text", "random"} <= set(names)
+    assert not {"dino", "trak"} & set(names)  # this index has no rows of theirs
+    assert localisation._methods(" clip,abu,clip", answers) == ["clip", "abu"]
+
+
+def test_the_pool_is_raced_unless_all_scores_are_compared(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(localisation, "TOP", 2)
+    monkeypatch.setattr(defaults, "RACING", ((1, 4),))
+    answers = Answers(World(world, "cpu"))
+    (case, *_) = two_objects.collage_cases(answers.world, (FRUIT, MAMMAL), 1)
+    pool = localisation._pool(answers, 12)
+    results = Results.open(tmp_path, "localisation", "x", {})
+    job = localisation.Job(answers, results, pool, None)
+    raced = job._ranked("abu", localisation._query(case, "a"))
+    assert raced.params["racing"]["finalists"] == 4 and len(raced.ids) == 12
+    whole = job._ranked("abu", localisation._query(case, "a"), whole=True)
+    assert whole.params["racing"] is None and len(whole.params["columns"]) == 3
+    every = localisation.Job(answers, results, pool, [375])._ranked(
+        "abu", localisation._query(case, "b")
+    )
+    assert every.params["racing"] is None and every.params["columns"] == [1]
+
+
+def test_an_answer_of_another_configuration_is_made_again(world, tmp_path, monkeypatch, capsys):
+    more = (*SMALL, "--pictures", "held-out", "--methods", "abu,pixel", "--flips", "0")
+    assert evaluate("localisation", world, tmp_path, *more) == 0
+    path = tmp_path / "results" / "localisation.jsonl"
+    before = read_lines(path)
+    monkeypatch.setattr(defaults, "RELATIVE_INCREASE", 0.02)
+    assert evaluate("localisation", world, tmp_path, *more, "--cases", "1") == 0
+    (head, line) = read_lines(path)[len(before) :]
+    assert line["method"] == "abu" and line["config"]["relative_increase"] == 0.02
+    assert line["unit"] in {old.get("unit") for old in before} and line["run"] == before[-1]["run"]
+    table = capsys.readouterr().out
+    assert "share of A's list that is in B's" in table and "seconds an answer" in table
 
 
 def test_a_method_that_cannot_run_here_is_refused(world, tmp_path, capsys):

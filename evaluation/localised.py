@@ -1,0 +1,102 @@
+"""What the lines of `python -m evaluation localisation` say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.data import HELD_OUT
+from evaluation.results import Figure, Summary
+from evaluation.statistics import mean_error
+
+TOP = 24
+TARGET = 0.8
+JUDGED = ("abu-ekfac", "abu")
+# What is attributed of each picture, and at how many timesteps the mirrored one is compared.
+PARTS = ("a", "b", "whole")
+FLIP_TIMESTEPS = 3
+HEADS: tuple[str, ...] = (
+    *("method", "chosen object", "of the whole picture", "gain", "the other object", "chance"),
+    *("lists in common", "Spearman of the flip", "seconds an answer"),
+)
+
+
+def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
+    """Each method's share of the chosen object, against the whole picture and against chance."""
+    lines = [unit for unit in units if "shares" in unit]
+    names = list(dict.fromkeys(line["method"] for line in lines))
+    table = [HEADS]
+    table += [_row(name, [u for u in units if u.get("method") == name]) for name in names]
+    figures = []
+    if judged := [name for name in JUDGED if name in names]:
+        best = max(judged, key=lambda name: _means(lines, name)[0])
+        share, error = _means(lines, best)
+        value = f"{share:.2f} ± {error:.2f} ({best}, the best of {', '.join(judged)})"
+        name = f"share of the top {TOP} that show the chosen object"
+        figures.append(Figure(name, value, f">= {TARGET}", share >= TARGET))
+        common = mean_error([line["common"] for line in lines if line["method"] == best])[0]
+        figures.append(Figure("share of A's list that is in B's", f"{common:.2f} ({best})"))
+    return Summary(tuple(figures), tuple(table) if names else (), (_note(head, units, lines),))
+
+
+def _means(lines: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
+    """Mean of the chosen object's share, and its standard error over pictures."""
+    return mean_error([_chosen(line) for line in lines if line["method"] == name])
+
+
+def _chosen(line: dict[str, Any]) -> float:
+    """The chosen object's share, the mean of both regions."""
+    return float(np.mean([line["shares"][PARTS[i]][i] for i in (0, 1)]))
+
+
+def _row(name: str, units: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    lines = [unit for unit in units if "shares" in unit]
+    chosen = [_chosen(line) for line in lines]
+    whole = [np.mean(line["shares"]["whole"]) for line in lines]
+    other = [np.mean([line["shares"][PARTS[i]][1 - i] for i in (0, 1)]) for line in lines]
+    chance = [np.mean(line["chance"]) for line in lines]
+    gain = np.array(chosen) - np.array(whole)
+    flips = [unit["spearman"] for unit in units if "spearman" in unit]
+    columns = (chosen, whole, gain, other, chance, [line["common"] for line in lines], flips)
+    seconds = np.mean([line["seconds"] / len(PARTS) for line in lines])
+    return (name, *(_cell(values) for values in columns), f"{seconds:.1f}")
+
+
+def _cell(values: Sequence[float] | np.ndarray) -> str:
+    if not len(values):
+        return ""
+    mean, error = mean_error(values)
+    return f"{mean:.3f}" if np.isnan(error) else f"{mean:.3f} ± {error:.3f}"
+
+
+def _note(
+    head: dict[str, Any], units: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]
+) -> str:
+    settings = head["settings"]
+    named = next((unit for unit in units if unit["unit"] == "classifier"), None)
+    whose = "generated picture shows both by the classifier"
+    if settings["pictures"] == HELD_OUT:
+        whose = "picture is a held-out collage, with its parts' own boxes"
+    scored = "all of them scored at every one of these timesteps: " + ", ".join(
+        str(t) for t in settings["timesteps"] or ()
+    )
+    if not settings["timesteps"]:
+        scored = "raced by unlearning methods as by default, else all of them scored"
+    words = [
+        f"{len({line['prompt'] for line in lines})} prompts of two objects whose {whose}; a "
+        f"pool of {settings['pool']:,} training records, {scored}; "
+        "mean of both regions ± standard error over pictures.",
+    ]
+    if named is not None:
+        words.append(
+            f"The classifier knows {', '.join(named['categories'])}, and names {named['right']} of "
+            f"{named['total']} held-out drawings and parts of held-out collages right."
+        )
+    words.append(
+        "Lists in common: the share of region A's top list that is in region B's. Flip: the "
+        "mirrored picture with the mirrored region, against the picture, over the pool"
+        + ("." if settings["timesteps"] else f", at {FLIP_TIMESTEPS} timesteps.")
+    )
+    return " ".join(words)
