@@ -22,7 +22,7 @@ from PIL import Image
 
 from app.files import Scratch
 from app.jobs import MODEL, OUR_FAULT, Jobs, sentence
-from attribution import validate
+from attribution import defaults, validate
 from attribution.detection.protocol import THRESHOLD, Found
 from attribution.detection.registry import AUTO
 from attribution.engine import Engine
@@ -68,7 +68,7 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         seed: int = 0,
         image: FileData | None = None,
         regions: list[list[float]] | None = None,
-        methods: list[str] = ["abu"],  # noqa: B006  gradio shows the default to clients
+        methods: list[str] = [defaults.METHOD],  # noqa: B006  gradio shows the default to clients
         top_k: int = 24,
     ) -> dict:
         """The training pictures that mattered most, as the command line's result.json; `error`

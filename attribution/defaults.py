@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-METHOD = "abu"
+METHOD = "abu-ekfac"
 TOP_K = 24
 
 # Sampling of a picture, where the model has no advice of its own (generation.json beside it).

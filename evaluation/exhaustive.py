@@ -5,13 +5,15 @@ python -m evaluation exhaustive --queries 20 --timesteps 150,450,750
 
 Cells are kept per query in results/exhaustive/, float16 [T, n_train, captions, flips] divided by
 the scale of their line, NaN where not evaluated; rows are the index's training rows in order. A
-stopped run goes on at the timestep it was in; other timesteps can be added later.
+stopped run goes on at the timestep it was in; other timesteps can be added later. Several processes
+may share the work: `--part 1/2` and `--part 2/2`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +23,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from attribution.unlearning import Delta
+from attribution import defaults
+from attribution.unlearning import Delta, UnlearnConfig
 from evaluation import generated, queries
 from evaluation.answers import Answers, timestep_list
 from evaluation.queries import Asked
@@ -38,22 +41,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timesteps", type=timestep_list, help="default: all the index has losses at"
     )
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="every Nth query, for N processes"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Score what is missing, timestep by timestep."""
     answers = Answers(world_of(args))
     results, asked = begin(args, answers)
-    for query in tqdm(asked, desc="queries", disable=None):
+    part, parts = args.part
+    for query in tqdm(asked[part - 1 :: parts], desc="queries", disable=None):
         complete(args, answers, results, query)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """'2/4' → (2, 4); only with 1 <= I <= N."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"I/N with 1 <= I <= N, not {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _config(answers: Answers) -> UnlearnConfig:
+    """Of the default method: its answers are the product's."""
+    return answers.config(defaults.METHOD)
 
 
 def begin(args: argparse.Namespace, answers: Answers) -> tuple[Results, list[Asked]]:
     """The run that these arguments name, and its queries."""
     sampling = generated.sampling_of(args, answers.world)
     settings = {
-        "method": "abu",
-        "config": asdict(answers.config("abu")),
+        "method": defaults.METHOD,
+        "config": asdict(_config(answers)),
         "steps": sampling.steps,
         "guidance": sampling.guidance,
     }
@@ -97,7 +117,7 @@ def delta_of(
     done = [unit for unit in results.units.values() if unit["query"] == query.key]
     if path.is_file() and done:
         return Delta.load(path), {name: done[0][name] for name in ("reached", "alpha_over_n")}
-    found = answers.unlearn(answers.latents(query.image), query.prompt, answers.config("abu"))
+    found = answers.unlearn(answers.latents(query.image), query.prompt, _config(answers))
     path.parent.mkdir(parents=True, exist_ok=True)
     found.delta.save(path)
     return found.delta, {"reached": found.reached, "alpha_over_n": found.alpha_over_n}

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from attribution import defaults
 from attribution.denoiser import Denoiser
 from attribution.methods.probing import settle
 from attribution.precision import ALIKE, BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         variants = [v for v in variants_of(device) if f"{query.key} {v.name}" not in results.units]
         if not variants:
             continue
-        config = answers.config("abu")
+        config = answers.config(defaults.METHOD)
         delta = answers.unlearn(answers.latents(query.image), query.prompt, config).delta
         exact = scored(answers, EXACT, rows, delta, columns)
         for variant in variants:
