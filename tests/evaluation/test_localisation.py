@@ -205,7 +205,7 @@ def test_an_answer_of_another_configuration_is_made_again(world, tmp_path, monke
     before = read_lines(path)
     monkeypatch.setattr(defaults, "RELATIVE_INCREASE", 0.02)
     assert evaluate("localisation", world, tmp_path, *more, "--cases", "1") == 0
-    (head, line) = read_lines(path)[len(before) :]
+    (_, line) = read_lines(path)[len(before) :]
     assert line["method"] == "abu" and line["config"]["relative_increase"] == 0.02
     assert line["unit"] in {old.get("unit") for old in before} and line["run"] == before[-1]["run"]
     table = capsys.readouterr().out
