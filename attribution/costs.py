@@ -88,8 +88,8 @@ def _curvatures(index: Index, needed: Sequence[str]) -> list[str]:
     steps = []
     for kind, _, name in (need.partition(":") for need in needed):
         if kind in ("curvature", "weights"):
-            curvature, weights, objective = [*name.split(":"), "kv", "loss"][:3]
-            weights = name if kind == "weights" else weights
+            name = f"diagonal:{name}" if kind == "weights" else name
+            curvature, weights, objective = [*name.split(":"), *("kv", "loss")[name.count(":") :]]
             path = fisher_path(index, weights, objective)
             extra = path is not None and curvature != "ekfac" and layout.EXTRA_FILES in path.parts
             steps.append(path.stem if path is not None and extra else "fisher")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from attribution import layout
+from attribution.costs import cost
 from attribution.denoiser import Denoiser
 from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import trainable
@@ -52,6 +53,19 @@ def fisher(out: Path, weights: str, objective: str = "loss") -> DiagonalFisher:
     found = context.curvature("diagonal", weights, objective)
     assert isinstance(found, DiagonalFisher)
     return found
+
+
+def test_a_method_costs_the_fisher_it_reads(world):
+    needs = {name: METHODS[name].needs for name in ("abu", "abu-attn", "abu-eps2", "abu-sgd")}
+    assert variant(world, "--weights", "attn") == variant(world, "--objective", "eps2") == 0
+    index = Index.open(world)
+    own = {name: cost(index, "unlearning", some).seconds for name, some in needs.items()}
+    core = set(own["abu-sgd"])
+    assert {name: set(steps) - core for name, steps in own.items()} == {
+        "abu": {"fisher"}, "abu-attn": {"fisher-attn-loss"}, "abu-eps2": {"fisher-kv-eps2"},
+        "abu-sgd": set(),
+    }  # fmt: skip
+    assert own["abu-attn"]["fisher-attn-loss"] > 0 < own["abu-eps2"]["fisher-kv-eps2"]
 
 
 def looped(index: Index, weights: str, objective: str) -> dict[str, torch.Tensor]:
