@@ -22,6 +22,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "share of generated images that copy one record",
     ),
     "self-influence": ("evaluation.self_influence", "does unlearning a record rank it first?"),
+    "methods": (
+        "evaluation.methods",
+        "every method on the fixed queries: overlap, shares against chance, costs",
+    ),
     "forgetting": ("evaluation.forgetting", "target against other prompts, abu against SGD"),
     "exhaustive": (
         "evaluation.exhaustive",
@@ -39,6 +43,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "precision": ("evaluation.precision", "low-precision scores against float32"),
     "abc": ("evaluation.abc", "exemplars of customised models, plain against tuned features"),
+    "customised": (
+        "evaluation.customised",
+        "exemplars of customised models among distractors: Recall@10 and mAP of every method",
+    ),
     "knn": (
         "evaluation.knn",
         "category and artist of held-out drawings by their neighbours, every encoder",

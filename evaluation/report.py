@@ -32,11 +32,16 @@ def page(folder: Path) -> str:
     sections, figures = [], []
     for path in sorted(folder.glob("*.jsonl")):
         verb = path.stem
-        for head, units in results.current(folder, verb):
-            # by the name in the file: results of other programs are reported without importing them
-            summary: Summary = _module(head).summarise(head, units)
+        runs = results.current(folder, verb)
+        if not runs:
+            continue
+        # by the name in the file: results of other programs are reported without importing them
+        summaries = results.summaries(_module(runs[-1][0]), runs)
+        for (head, units), summary in zip(runs, summaries, strict=False):
             figures += [(verb, figure) for figure in summary.figures]
             sections.append(_section(verb, head, units, summary))
+        for summary in summaries[len(runs) :]:
+            sections.append(f"## {verb}, all runs\n\n{results.markdown(summary)}")
     if not sections:
         raise UserError(f"no results in {folder}: run a verb first")
     intro = (

@@ -13,7 +13,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -35,15 +35,20 @@ class Figure:
     passed: bool | None = None
 
 
+# Rows of cells for Markdown, the first row the heads.
+Table = tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class Summary:
-    """What a verb's lines say: figures for the report, a Markdown table (first row: heads), and
-    remarks.
+    """What a verb's lines say: figures for the report, a table, remarks, and further tables that
+    stand before the remarks.
     """
 
     figures: tuple[Figure, ...]
-    table: tuple[tuple[str, ...], ...] = ()
+    table: Table = ()
     notes: tuple[str, ...] = ()
+    more: tuple[Table, ...] = ()
 
 
 @dataclass
@@ -134,6 +139,13 @@ def latest(folder: Path, verb: str) -> Run | None:
     return runs[-1] if runs else None
 
 
+def summaries(module: Any, runs: Sequence[Run]) -> list[Summary]:
+    """What a verb says of each run; then of several together, where it has words for that."""
+    said = [module.summarise(*found) for found in runs]
+    several = len(runs) > 1 and hasattr(module, "together")
+    return [*said, module.together(runs)] if several else said
+
+
 def command() -> str:
     """The command of this process, as it can be typed again."""
     module = Path(sys.argv[0])
@@ -166,16 +178,19 @@ def _processor() -> str:
 
 
 def markdown(summary: Summary) -> str:
-    """Figures, table and notes as Markdown."""
-    lines = ["| figure | value | target | |", "|---|---|---|---|"]
-    marks = {True: "pass", False: "**fail**", None: ""}
-    lines += [f"| {f.name} | {f.value} | {f.target} | {marks[f.passed]} |" for f in summary.figures]
-    if summary.table:
-        head, *body = summary.table
-        lines += ["", _row(head), "|" + "---|" * len(head), *(_row(cells) for cells in body)]
+    """Figures, tables and notes as Markdown."""
+    lines: list[str] = []
+    if summary.figures:
+        marks = {True: "pass", False: "**fail**", None: ""}
+        shown = ((f.name, f.value, f.target, marks[f.passed]) for f in summary.figures)
+        lines += ["| figure | value | target | |", "|---|---|---|---|", *map(_row, shown)]
+    for table in (summary.table, *summary.more):
+        if table:
+            head, *body = table
+            lines += ["", _row(head), "|" + "---|" * len(head), *(_row(cells) for cells in body)]
     if summary.notes:
         lines += ["", *summary.notes]
-    return "\n".join(lines)
+    return "\n".join(lines).lstrip("\n")
 
 
 def _row(cells: tuple[str, ...]) -> str:

@@ -1,18 +1,21 @@
-"""Sanity: does unlearning a training record rank it, or a near-duplicate, first (at least 95 of
-100)?
+"""Sanity: asked about a training record, does a method rank it, or a near-duplicate, first (an
+unlearning method in at least 95 of 100)?
 
-Each record is ranked among itself and 512 random other training records, image and flip, by the
-mean over three timesteps (150, 450, 750) unless `--timesteps` says otherwise: fewer cells than a
-query's ten make the test harder, not easier. Its own noise draws are not those it was unlearned on.
+Each record is ranked among itself and 512 random other training records, image and flip. Unlearning
+methods unlearn its latents and rank by the mean over three timesteps (150, 450, 750) unless
+`--timesteps` says otherwise: fewer cells than a query's ten make the test harder, not easier. Its
+own noise draws are not those it was unlearned on. Every other method is asked about the record's
+training picture and caption as about a user's; who scores as high as the record counts as better.
 
 python -m evaluation self-influence --records 100        # 3,000 forwards a record
+python -m evaluation self-influence --records 100 --method all
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,73 +23,114 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from attribution import defaults
+from attribution.methods.registry import METHODS
 from attribution.scoring import reduce_cells
+from attribution.types import Attribution, Query, UserError
 from evaluation import results as results_module
-from evaluation.answers import Answers, timestep_list
+from evaluation import roster
+from evaluation.answers import Answers, last, timestep_list
 from evaluation.copies import Pictures, Thresholds, compare
-from evaluation.results import Figure, Summary
-from evaluation.statistics import wilson
+from evaluation.own_ranks import ENOUGH, summarise, together
 from evaluation.world import World, world_of
 
+__all__ = ["add_arguments", "run", "summarise", "together"]
+
 OTHERS = 512
-TARGET = 0.95
-# Fewer records than these are no verdict.
-ENOUGH = 100
 SEED = 22
+# row → what came first if not itself
 Judge = Callable[[int, int], dict[str, Any]]
+# (row, other rows) → the record's line, and the row that came first
+Rank = Callable[[int, np.ndarray], tuple[dict[str, Any], int]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `self-influence`."""
-    parser.add_argument("--records", type=int, default=ENOUGH, metavar="N")
-    parser.add_argument("--others", type=int, default=OTHERS, metavar="N")
-    parser.add_argument("--method", default="abu")
-    parser.add_argument("--timesteps", type=timestep_list, default=[150, 450, 750])
+    add = parser.add_argument
+    add("--records", type=int, default=ENOUGH, metavar="N")
+    add("--others", type=int, default=OTHERS, metavar="N")
+    all_of_them = f"{roster.ALL}: every method that the index can run, one after another"
+    add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]", help=all_of_them)
+    steps = "of unlearning methods"
+    add("--timesteps", type=timestep_list, default=[150, 450, 750], help=steps)
 
 
 def run(args: argparse.Namespace) -> None:
-    """One line a record."""
+    """One line a record, one run a method; UserError at the end for methods that failed."""
     world = world_of(args)
     answers = Answers(world)
-    columns = answers.columns(args.timesteps)
-    config = answers.config(args.method)
-    settings = {
-        "method": args.method,
-        "config": asdict(config),
-        "others": args.others,
-        "timesteps": args.timesteps,
-    }
-    results = world.results(args, "self-influence", settings)
+    answers.columns(args.timesteps)
+    names, failures = roster.chosen(args.method, answers.context), []
     judge = near_duplicate_judge(world, args.results)
+    for name in names:
+        try:
+            _run(name, args, answers, judge)
+        except UserError as error:
+            failures.append(f"method {name}: {error}")
+    if failures:
+        raise UserError("; ".join(failures))
+
+
+def _run(name: str, args: argparse.Namespace, answers: Answers, judge: Judge) -> None:
+    """The missing lines of one method."""
+    if METHODS[name].kind == roster.UNLEARNING:
+        settings, rank = _unlearned(name, answers, args.timesteps)
+    else:
+        settings, rank = _asked(name, answers)
+    settings |= {"method": name, "others": args.others}
+    results = answers.world.results(args, "self-influence", settings)
     train = answers.index.train_rows
     chosen = np.random.default_rng(SEED).permutation(train)[: args.records]
-    for row in tqdm(chosen, desc="records", disable=None):
-        name = answers.index.ids([row])[0]
-        if name not in results.units:
-            results.add(name, **_one(answers, int(row), args.others, columns, config, judge))
+    for row in tqdm(chosen.tolist(), desc=name, disable=None):
+        record = answers.index.ids([row])[0]
+        if record in results.units:
+            continue
+        others = np.random.default_rng([SEED, row]).permutation(np.setdiff1d(train, [row]))
+        began = time.perf_counter()
+        line, first = rank(row, others[: args.others])
+        line["seconds"] = round(time.perf_counter() - began, 2)
+        results.add(record, **line, **({} if first == row else judge(row, first)))
 
 
-def _one(
-    answers: Answers, row: int, n_others: int, columns: list[int], config: Any, judge: Judge
-) -> dict[str, Any]:
-    """Rank of a record after unlearning it, and what came first if not itself."""
-    began = time.perf_counter()
-    index = answers.index
-    others = np.setdiff1d(index.train_rows, [row])
-    others = np.random.default_rng([SEED, row]).permutation(others)[:n_others]
-    found = answers.unlearn(index.latents([row]), index.captions([row])[0][0], config)
-    rows = [row, *others.tolist()]
-    cells = answers.score(rows, found.delta, columns, objective=config.objective).cells
-    scores = reduce_cells(cells)[0]
-    first = int(scores.argmax())
-    line: dict[str, Any] = {
-        "rank": int((scores > scores[0]).sum()) + 1,
-        "score": float(scores[0]),
-        "runner_up": float(np.sort(scores[1:])[-1]),
-        "reached": round(found.reached, 4),
-        "seconds": round(time.perf_counter() - began, 2),
-    }
-    return line | (judge(row, int(others[first - 1])) if first else {})
+def _unlearned(
+    name: str, answers: Answers, timesteps: Sequence[int]
+) -> tuple[dict[str, Any], Rank]:
+    """(settings, rank) by unlearning the record's own latents, every cell at some timesteps."""
+    config, columns, index = answers.config(name), answers.columns(timesteps), answers.index
+
+    def rank(row: int, others: np.ndarray) -> tuple[dict[str, Any], int]:
+        found = answers.unlearn(index.latents([row]), index.captions([row])[0][0], config)
+        rows = np.array([row, *others])
+        cells = answers.score(rows, found.delta, columns, objective=config.objective).cells
+        scores = reduce_cells(cells)[0]
+        line = {
+            "rank": int((scores > scores[0]).sum()) + 1,
+            "score": float(scores[0]),
+            "runner_up": float(np.sort(scores[1:])[-1]),
+            "reached": round(found.reached, 4),
+        }
+        return line, int(rows[scores.argmax()])
+
+    return {"config": asdict(config), "timesteps": timesteps}, rank
+
+
+def _asked(name: str, answers: Answers) -> tuple[dict[str, Any], Rank]:
+    """(settings, rank) by the method's own answer about the record's picture and caption."""
+    index, method = answers.index, METHODS[name]
+    assert method.build is not None
+    attributor = method.build(answers.context)
+
+    def rank(row: int, others: np.ndarray) -> tuple[dict[str, Any], int]:
+        query = Query(index.captions([row])[0][0], index.image(row))
+        ids = index.ids([row, *others])
+        found: Attribution = last(attributor.run(query, ids, k=1), Attribution)
+        own = found.rows == row
+        score, rest = found.scores[own][0], found.scores[~own]
+        better = int((~(rest < score)).sum())
+        line = {"rank": 1 + better, "score": float(score), "runner_up": float(rest.max())}
+        return line, int(found.rows[~own][0]) if better else row
+
+    return {"kind": method.kind, "basis": roster.basis(name, answers.context)}, rank
 
 
 def near_duplicate_judge(world: World, folder: Path) -> Judge:
@@ -110,38 +154,3 @@ def near_duplicate_judge(world: World, folder: Path) -> Judge:
         return {"first": ids[1], "distance": distance, "cosine": cosine, "duplicate": same}
 
     return judge
-
-
-def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
-    """How many of the records came first."""
-    n = len(units)
-    own = sum(unit["rank"] == 1 for unit in units)
-    passed = own + sum(bool(unit.get("duplicate")) for unit in units)
-    low, high = wilson(passed, n)
-    settings = head["settings"]
-    figure = Figure(
-        f"self-influence, {settings['method']}: itself or a near-duplicate first",
-        f"{passed} of {n} ({low:.0%} to {high:.0%}), itself {own}",
-        f">= {TARGET * ENOUGH:.0f} of {ENOUGH}",
-        passed >= TARGET * n if n >= ENOUGH else None,
-    )
-    heads = (
-        "record not first",
-        "rank",
-        "first was",
-        "pixel distance",
-        "CLIP cosine",
-        "near-duplicate",
-    )
-    table: list[tuple[str, ...]] = [heads]
-    for unit in units:
-        if unit["rank"] > 1:
-            numbers = f"{unit['distance']:.3f}", f"{unit['cosine']:.3f}"
-            yes = "yes" if unit["duplicate"] else "no"
-            table.append((unit["unit"], str(unit["rank"]), unit["first"], *numbers, yes))
-    steps = ", ".join(map(str, settings["timesteps"]))
-    note = (
-        f"Among itself and {settings['others']} random training records, image and flip, timesteps "
-        f"{steps}; {np.mean([unit['seconds'] for unit in units]):.1f} s a record."
-    )
-    return Summary((figure,), tuple(table) if len(table) > 1 else (), (note,))

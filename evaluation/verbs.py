@@ -75,11 +75,13 @@ def _run(module, verb: str, args: argparse.Namespace) -> None:
     if not hasattr(module, "summarise"):
         return
     runs = results.current(args.results, verb)
+    if not runs and getattr(args, "plan", False):
+        return  # a plan asks for no results
     if not runs:
         raise UserError(
             f"{args.results / verb}.jsonl holds no results yet: run the verb without --report"
         )
-    print("\n\n".join(results.markdown(module.summarise(*found)) for found in runs))
+    print("\n\n".join(map(results.markdown, results.summaries(module, runs))))
 
 
 def _prepare(threads: int | None) -> None:
