@@ -59,6 +59,21 @@ def test_exhaustive_answers_grow_by_timestep_and_match_the_scores(tiny_index, tm
     assert np.corrcoef(reduce_cells(cells)[0], reduce_cells(direct)[0])[0, 1] > 0.999
 
 
+def test_parts_of_the_queries_join_to_the_whole(tiny_index, tmp_path, capsys):
+    path = tmp_path / "results" / "exhaustive.jsonl"
+    first = ("exhaustive", tiny_index, tmp_path, *SHORT, "--timesteps", "125")
+    assert evaluate(*first, "--part", "2/2") == 0
+    (second,) = [line for line in read_lines(path) if "unit" in line]
+    assert evaluate(*first, "--part", "1/2") == 0
+    assert evaluate(*first) == 0
+    units = [line for line in read_lines(path) if "unit" in line]
+    assert len({line["query"] for line in units}) == len(units) == 2 and units[0] == second
+    for wrong in ("0/2", "3/2", "2"):
+        with pytest.raises(SystemExit, match="2"):
+            evaluate(*first, "--part", wrong)
+    assert "I/N" in capsys.readouterr().err
+
+
 def test_weights_are_as_they_were_after_regenerating(tiny_index):
     answers = Answers(World(tiny_index, "cpu"))
     before = {n: p.clone() for n, p in answers.denoiser.unet.named_parameters()}

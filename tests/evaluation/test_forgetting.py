@@ -65,6 +65,7 @@ def test_points_and_methods_are_kept_apart_and_failures_left_out():
         *lines([4.0, 5.0], "abu"),
         *lines([2.0, 2.5], "abu-sgd"),
         *lines([9.0, 9.0, 9.0], "abu-ekfac"),
+        *lines([9.0, 9.0], "abu:steps=2"),
         *lines([4.0, 4.0], "abu", point="share 0.25", clip=[0.7, 0.9]),
         *lines([1.0], "abu-sgd", point="share 0.25"),
         unit(1, "abu-sgd", 1.0, [1.0], point="share 0.25", found=False),
@@ -73,12 +74,14 @@ def test_points_and_methods_are_kept_apart_and_failures_left_out():
     names = [row[:3] for row in found.table[1:]]
     loss, share = "target loss (+10%)", "forgetting (25%)"
     assert names == [(loss, "abu", "2"), (loss, "abu-sgd", "2"), (loss, "abu-ekfac", "3"),
+                     (loss, "abu:steps=2", "2"),
                      (share, "abu", "2"), (share, "abu-sgd", "1")]  # fmt: skip
     assert "better in 1 of 1" in figure(found, f"{share}, abu against").value
     assert figure(found, f"{share}, abu against").passed is None  # one pair is no verdict
-    assert figure(found, f"{loss}, abu-ekfac against").passed is None  # nothing was promised
+    assert figure(found, f"{loss}, abu-ekfac against").passed is True  # the default
+    assert figure(found, f"{loss}, abu:steps=2 against").passed is None  # nothing was promised
     assert figure(found, f"{loss}, abu against").passed is True
-    assert found.table[4][-1] == "0.700, others 0.900" and "1 of 11" in found.notes[1]
+    assert found.table[5][-1] == "0.700, others 0.900" and "1 of 13" in found.notes[1]
 
 
 def test_one_query_is_no_figure():

@@ -184,6 +184,7 @@ def test_the_measured_recall_speaks_only_of_answers_like_those(raced, monkeypatc
     recall = defaults.Recall(0.97, 20, "a" * 64)
     monkeypatch.setattr(defaults, "SHORTLIST_RECALL", recall)
     monkeypatch.setattr(defaults, "SHORTLIST", 9)
+    monkeypatch.setattr(defaults, "METHOD", raced.method)
     assert measured_recall(raced, "a" * 64) is None
     monkeypatch.setattr(defaults, "RACING", ((1, 6), (1, 3)))
     assert measured_recall(raced, "a" * 64) == recall
