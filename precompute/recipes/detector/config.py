@@ -32,9 +32,9 @@ class DetectorConfig:
     max_tokens: int = 64
 
     batch_size: int = 32
-    steps: int = 9000
+    steps: int = 4500
     warmup_steps: int = 300
-    decay_steps: int = 4500  # linear to zero at the end
+    decay_steps: int = 2000  # linear to zero at the end
     learning_rate: float = 6e-4
     weight_decay: float = 0.02
     ema_decay: float = 0.999
