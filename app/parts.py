@@ -238,7 +238,11 @@ def _finite(value: Any) -> float:
 
 
 def painted(strokes: Sequence[Stroke], size: tuple[int, int]) -> Image.Image:
-    """The strokes as a mask, 8-bit grey of the picture's size, white where painted."""
+    """The strokes as a mask, 8-bit grey of the picture's size, white where painted.
+
+    Strokes that cover no pixel by half, as a tap between pixels, are brightened: whatever is
+    painted counts, and only how its pixels compare makes a difference.
+    """
     scale = max(1, -(-FINE // max(size)))
     mask = Image.new("L", (size[0] * scale, size[1] * scale))
     draw = ImageDraw.Draw(mask)
@@ -248,7 +252,11 @@ def painted(strokes: Sequence[Stroke], size: tuple[int, int]) -> Image.Image:
         draw.line(points, fill, round(2 * radius))
         for x, y in points:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
-    return mask.reduce(scale) if scale > 1 else mask
+    mask = mask.reduce(scale) if scale > 1 else mask
+    (_, brightest) = mask.getextrema()
+    if 0 < brightest < validate.MASK_WHITE:
+        mask = mask.point(lambda value: round(value * 255 / brightest))
+    return mask
 
 
 def outlined(query: Query) -> Image.Image:

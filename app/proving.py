@@ -144,7 +144,7 @@ class Proving:
         picture = out.parent / "query.png"
         return [
             *(sys.executable, "-m", "precompute", "retrain", "--index", str(self.path.resolve())),
-            *("--without", str(without), "--prompt", query.prompt, "--seed", str(query.seed)),
+            *("--without", str(without), f"--prompt={query.prompt}", "--seed", str(query.seed)),
             *("--picture", str(picture), "--out", str(out), "--threads", str(threads), *more),
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import time
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from app.panels.proof_view import curves_html, proof_html, verdict
 from app.panels.prove import EMPTY, Prove
 from app.proving import Curves, Proving
 from attribution.engine import Engine
 from attribution.proofs import Proof, save_proof
-from attribution.types import UserError
+from attribution.types import Query, UserError
+from precompute import retrain
 from tests.precompute.proof_world import proof_index
 from tests.proofs import made_up_proof
 
@@ -106,6 +109,17 @@ def test_what_the_training_says_against_reaches_the_visitor(prove: Prove, tmp_pa
 
 def _control(proving: Proving, k: int) -> tuple[str, ...]:
     return tuple(record.id for record in proving.engine.random_records(k, seed=k))
+
+
+@pytest.mark.parametrize("prompt", ["-5 degrees", "--out x", "a = b", "plain"])
+def test_any_prompt_reaches_the_training(prove: Prove, tmp_path: Path, prompt: str) -> None:
+    query = Query(prompt, Image.new("RGB", (8, 8)), seed=3)
+    files = tmp_path / "ids.json", tmp_path / "out"
+    command = prove.proving._command(query, *files, 1, ["--keep"])
+    parser = argparse.ArgumentParser()
+    retrain.add_arguments(parser)
+    args = parser.parse_args(command[command.index("retrain") + 1 :])
+    assert (args.prompt, args.seed, args.without, args.out) == (prompt, "3", *files)
 
 
 def test_bad_input_is_told_and_trains_nothing(prove: Prove) -> None:

@@ -91,6 +91,17 @@ def test_strokes_cover_their_path_and_the_eraser_takes_away() -> None:
     assert nothing.undo().strokes == ()
 
 
+@pytest.mark.parametrize("at", [(20.0, 20.0), (20.5, 20.5), (20.0, 20.5), (0.0, 64.0)])
+def test_the_smallest_tap_of_the_brush_is_a_region(at: tuple[float, float]) -> None:
+    """Between four pixels it covers none of them by half."""
+    parts = Parts((64, 64)).on(BRUSH).paint(Stroke((at,), 0.64))
+    (region,) = parts.regions
+    assert region.mask is not None and region.mask.getextrema()[1] >= 128
+    assert 0 < parts.share < 0.01 and "less than 1 %" in counted(parts)
+    x0, y0, x1, y1 = region.box
+    assert x1 - x0 <= 3 and y1 - y0 <= 3 and x0 <= at[0] <= x1 and y0 <= at[1] <= y1
+
+
 def test_boxes_of_a_link() -> None:
     assert linked("", (64, 64)) == ()
     found = linked("0,1.5,4,8;9,9,99,12", (64, 64))
