@@ -29,16 +29,16 @@ from evaluation.results import Figure, Results, Summary
 from evaluation.world import world_of
 
 VERB, K = "tune", 10
-# Setting → what is tried besides the value it has; the first is the method's own default.
+# Setting → what is tried besides the value it has and the method's own default.
 _UNLEARNING: dict[str, tuple[Any, ...]] = {
-    "relative_increase": (0.1, 0.02, 0.05, 0.3, 1.0),
-    "damping": (0.1, 0.01, 1.0),
+    "relative_increase": (0.02, 0.05, 0.1, 0.3, 1.0),
+    "damping": (0.01, 0.1, 1.0),
     "steps": (1, 5, 20),
-    "stride": (100, 50),
+    "stride": (50, 100),
     "draws": (4, 16),
 }
 _GRADIENT: dict[str, tuple[Any, ...]] = {
-    "damping": (0.1, 0.001, 0.01, 1.0, 10.0),
+    "damping": (0.001, 0.01, 0.1, 1.0, 10.0),
     "draws": (4, 16),
 }
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -71,7 +71,10 @@ def run(args: argparse.Namespace) -> None:
     labels = [name.strip() for name in args.methods.split(",") if name.strip()]
     able = session.able(arms.resolved(labels, settings))
     wide = _wide(args.wide)
-    tried = {name: list(candidates(arm, wide.get(name, ()))) for name, arm in able.items()}
+    tried = {
+        name: list(candidates(arm, wide.get(name, ()), _defaults(arm, session)))
+        for name, arm in able.items()
+    }
     every = [arm for some in tried.values() for arm in some]
     answers = session.answer(session.tuning, every)
     work = WorkList(session.recipe)
@@ -92,7 +95,12 @@ def _wide(texts: list[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def candidates(centre: Arm, places: tuple[str, ...] = ()) -> Iterator[Arm]:
+def _defaults(arm: Arm, session: Session) -> dict[str, Any]:
+    """Setting → the default of the arm's method."""
+    return arms.configuration(Arm(arm.name), session.index_of(arm))
+
+
+def candidates(centre: Arm, places: tuple[str, ...], defaults: Mapping[str, Any]) -> Iterator[Arm]:
     """The settings a method has, then each of them changed by itself; each once.
 
     A setting at the method's own default is not written, so that the same settings are one arm.
@@ -100,9 +108,9 @@ def candidates(centre: Arm, places: tuple[str, ...] = ()) -> Iterator[Arm]:
     yield centre
     seen = {centre.text}
     for option, values in GRIDS.get(centre.name, {}).items():
-        for value in values:
+        for value in dict.fromkeys((defaults[option], *values)):
             options = {**dict(centre.options), option: value}
-            if value == values[0]:
+            if value == defaults[option]:
                 del options[option]
             arm = Arm(centre.name, centre.place, tuple(sorted(options.items())))
             if arm.text not in seen:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from attribution import defaults
 from attribution.index import Index
 from attribution.integrity import canonical_hash
 from attribution.methods import needs
+from attribution.methods.projected import DAMPING
 from attribution.methods.registry import METHODS, Context
+from attribution.methods.unlearning import configured
 from attribution.types import Attribution, Query, UserError
 
 RANDOM = "random"
@@ -79,15 +82,33 @@ def why_no(arm: Arm, index: Index) -> str:
     return next((why for why in found if why), "")
 
 
+def configuration(arm: Arm, index: Index) -> dict[str, Any]:
+    """Option → value of a run: the method's own defaults, with the arm's on top; empty for methods
+    that have none."""
+    method = METHODS[arm.name]
+    if method.kind == "unlearning":
+        assert method.build is not None
+        no_model: Any = None  # what is built here never runs
+        own = method.build(Context(no_model, index)).config
+        return asdict(configured(own, arm.asked))
+    own = {"damping": DAMPING, "draws": defaults.DRAWS} if method.kind == "gradient" else {}
+    return {**own, **arm.asked}
+
+
 def digest(arm: Arm, index: Index) -> str:
-    """What an arm's answers depend on besides the query: the index, the rows' settings, the
-    encoders."""
+    """What an arm's answers depend on besides the query: the index, the method's configuration, the
+    settings of rows and curvature, the encoders."""
     extras: dict[str, Any] = {}
     for need in METHODS[arm.name].needs:
         kind, _, name = need.partition(":")
         if kind in ("rows", "encoder"):
             extras[need] = [index.extra(name), dict(index.extras.encoders.get(name, {}))]
-    return canonical_hash([index.index_hash, arm.text, extras])[:12]
+        elif kind == "curvature":
+            _, weights, objective = [*name.split(":"), *("kv", "loss")[name.count(":") :]]
+            path = needs.fisher_path(index, weights, objective)
+            extras[need] = path and [path.name, index.extra(path.stem)]
+    own = configuration(arm, index)
+    return canonical_hash([index.index_hash, arm.text, own, extras])[:12]
 
 
 def rank(arm: Arm, context: Context, query: Query, built: dict[str, Any]) -> np.ndarray:

@@ -5,6 +5,7 @@ cache, one small PNG a training.
 |---|---|
 | base | the gallery (id, prompt, seed, category), its losses, each picture's nearest prompts |
 | arms | label → arm as written: with which settings a method was run |
+| digests | arm → the digest of the answers that count |
 | random ... | a draw's order of removal |
 | answer ... | query, arm, rows of the index, best first, the first `TOP` |
 | training ... | removed rows, seed, losses, squared errors and CLIP similarities of the gallery |
@@ -92,6 +93,14 @@ class Ledger:
         joined = {**noted, **labels}
         if joined != noted:
             self.results.add("arms", labels=joined)
+
+    def note_digests(self, digests: Mapping[str, str]) -> None:
+        """Join the digests of the arms as they are now: which of several answers of an arm counts,
+        where its configuration has changed."""
+        noted = self.results.units.get("digests", {}).get("arms", {})
+        joined = {**noted, **digests}
+        if joined != noted:
+            self.results.add("digests", arms=joined)
 
     def note_random(self, draw: int, rows: Sequence[int]) -> None:
         """Keep a draw's order of removal."""

@@ -79,10 +79,13 @@ class Lines:
 
     @cached_property
     def answers(self) -> dict[str, dict[str, list[int]]]:
-        """Arm as written → query's id → rows; of several digests the last."""
+        """Arm as written → query's id → rows, of the digest that was noted last."""
+        noted = [unit["arms"] for unit in self.units if unit["unit"] == "digests"]
+        counts = noted[-1] if noted else {}
         found: dict[str, dict[str, list[int]]] = {}
         for unit in self.units:
-            if unit["unit"].startswith("answer "):
+            mine = unit.get("digest")
+            if unit["unit"].startswith("answer ") and counts.get(unit["arm"], mine) == mine:
                 found.setdefault(unit["arm"], {})[unit["query"]] = unit["rows"]
         return found
 

@@ -199,6 +199,7 @@ class Session:
     ) -> dict[tuple[str, str], list[int]]:
         """(query's id, arm as written) → ranked rows; what is missing is computed."""
         digests = self.digests(wanted)
+        self.ledger.note_digests(digests)
         there = self.ledger.answers(digests)
         place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
         tasks = [

@@ -116,6 +116,19 @@ def test_only_queries_that_all_have_and_none_of_the_tuning_ones():
     assert compare.block(lines, {"abu": "abu"}, 3) is None
 
 
+def test_answers_of_a_former_configuration_do_not_count():
+    """One digest, another, and the first again: what was noted last says which is meant."""
+    first, second = [{**answer("q4", "abu", rows), "digest": d} for d, rows in
+                     (("one", [1, 2]), ("two", [3, 4]))]  # fmt: skip
+    units = [BASE, first, second]
+    assert Lines(HEAD, units).answers["abu"]["q4"] == [3, 4]
+    for now, rows in (("one", [1, 2]), ("two", [3, 4])):
+        noted = {"unit": "digests", "arms": {"abu": now}}
+        assert Lines(HEAD, [*units, noted]).answers == {"abu": {"q4": rows}}
+    noted = {"unit": "digests", "arms": {"abu": "three"}}
+    assert Lines(HEAD, [*units, noted]).answers == {}
+
+
 def test_a_shared_removal_counts_for_both():
     units = [BASE, answer(QUERIES[4], "abu", [3, 1, 2]), answer(QUERIES[4], "clip", [2, 3, 9])]
     lines = Lines(HEAD, [*units, trained([2, 3], {QUERIES[4]: 0.01}), trained([1, 3], {})])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from attribution import defaults
+from attribution.index import Index
 from evaluation import tune
-from evaluation.counterfactual import frozen
+from evaluation.counterfactual import arms, frozen
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.tasks import TUNING
 from evaluation.results import read_lines
@@ -14,14 +16,44 @@ from tests.evaluation.tiny_world import evaluate
 SMALL = ("--workers", "0", "--stride", "500", "--steps", "1", "--guidance", "1", "--k", "2")
 
 
+def tried(text, places=(), **own):
+    return list(tune.candidates(Arm.parse(text), places, own))
+
+
 def test_each_setting_is_changed_by_itself_around_the_centre():
-    texts = [arm.text for arm in tune.candidates(Arm.parse("dtrak"))]
+    own = {"damping": 0.1, "draws": 4}
+    texts = [arm.text for arm in tried("dtrak", **own)]
     assert texts[0] == "dtrak" and len(texts) == len(set(texts)) == 1 + 4 + 1
-    moved = [arm.text for arm in tune.candidates(Arm.parse("dtrak:damping=1.0"), ("wide",))]
+    moved = [arm.text for arm in tried("dtrak:damping=1.0", ("wide",), **own)]
     assert moved[0] == "dtrak:damping=1.0" and "dtrak" in moved
     assert "dtrak:damping=1.0:draws=16" in moved and "dtrak@wide:damping=1.0" in moved
-    assert [arm.text for arm in tune.candidates(Arm.parse("clip"))] == ["clip"]
-    assert {arm.options for arm in tune.candidates(Arm.parse("abu"))} >= {(("steps", 5),)}
+    assert [arm.text for arm in tried("clip")] == ["clip"]
+    # a default that is in no grid: what others had by default is tried by name
+    other = [arm.text for arm in tried("dtrak", damping=3.0, draws=16)]
+    assert "dtrak:damping=0.1" in other and "dtrak:draws=4" in other and len(other) == 1 + 5 + 1
+
+
+def test_the_defaults_are_the_methods_own(proof):
+    index = Index.open(proof)
+    assert arms.configuration(Arm("dtrak"), index) == {"damping": 0.1, "draws": defaults.DRAWS}
+    own = arms.configuration(Arm("abu-ekfac"), index)
+    assert own["relative_increase"] == defaults.RELATIVE_INCREASE and own["curvature"] == "ekfac"
+    assert set(tune.GRIDS["abu"]) <= set(own) and set(tune.GRIDS["trak"]) <= {"damping", "draws"}
+    assert arms.configuration(Arm("clip"), index) == {}
+
+
+def test_a_default_that_changes_makes_answers_stale(proof, monkeypatch):
+    index = Index.open(proof)
+    texts = ("abu", "abu:relative_increase=0.5", "trak", "clip")
+    before = {text: arms.digest(Arm.parse(text), index) for text in texts}
+    monkeypatch.setattr(defaults, "RELATIVE_INCREASE", 0.5)
+    monkeypatch.setattr(defaults, "DRAWS", 7)
+    after = {text: arms.digest(Arm.parse(text), index) for text in texts}
+    assert [before[t] == after[t] for t in texts] == [False, False, False, True]
+    monkeypatch.setattr(defaults, "DRAWS", 4)
+    named = "abu:relative_increase=0.5"
+    assert arms.digest(Arm.parse(named), index) == before[named]
+    assert arms.digest(Arm.parse("abu"), index) != before["abu"]
 
 
 def test_the_greatest_mean_wins_and_ties_change_nothing():
