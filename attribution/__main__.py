@@ -100,12 +100,15 @@ def _run(args: argparse.Namespace) -> None:
     regions = _regions(args, size)
     if args.detect is not None:
         words.phrases(args.detect)
+        validate.threshold(args.threshold)
+        engine.detector(args.detector)
     if picture is not None:
         query = engine.upload(picture, prompt)
     else:
         query = _last(engine.generate(prompt, validate.seed(args.seed)), Query)[0]
     if args.detect is not None:
-        regions = validate.regions((*regions, *_detected(engine, query, args)), size)
+        free = validate.MAX_REGIONS - len(regions)
+        regions = validate.regions((*regions, *_detected(engine, query, args)[:free]), size)
     query = replace(query, regions=regions)
     answers: list[Attribution] = []
     try:
@@ -125,7 +128,7 @@ def _regions(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Region, .
 
 
 def _detected(engine: Engine, query: Query, args: argparse.Namespace) -> list[Region]:
-    """A region for each box found; UserError where nothing was."""
+    """A region for each box found, the best first; UserError where nothing was."""
     from attribution.detection.protocol import Found
 
     job = engine.detect(query, args.detect, args.threshold, detector=args.detector)

@@ -25,7 +25,7 @@ from attribution.denoiser import Denoiser
 from attribution.detection.attention import WordMaps
 from attribution.detection.desk import Desk
 from attribution.detection.protocol import TEXT_THRESHOLD, THRESHOLD, Found
-from attribution.detection.registry import AUTO, ENCODER, Setup
+from attribution.detection.registry import AUTO, ENCODER, Setup, choose
 from attribution.features import ClipEncoder
 from attribution.forgetting import Drawing, forget_query
 from attribution.images import ImageSource, read_image
@@ -194,6 +194,10 @@ class Engine:
     def detectors(self) -> list[dict[str, Any]]:
         """Every detector as {name, title, explanation, source, available, why, default}."""
         return self._desk.listed()
+
+    def detector(self, name: str = AUTO) -> str:
+        """The detector that a name means; UserError for one unknown, or of no use here."""
+        return choose(name, self._desk.setup)
 
     def detect(
         self,

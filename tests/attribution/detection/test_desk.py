@@ -10,7 +10,8 @@ import pytest
 
 from attribution.__main__ import main
 from attribution.detection import registry
-from attribution.detection.protocol import LOADING, Found
+from attribution.detection.grounding_dino import GroundingDino
+from attribution.detection.protocol import LOADING, Detection, Found
 from attribution.detection.registry import DEFAULT, SOURCE, Setup, choose, listed
 from attribution.engine import Engine
 from attribution.types import Progress, Query, UserError
@@ -113,6 +114,29 @@ def test_command_line(world, tmp_path, capsys):
     assert len(regions) == 1
     assert main([*base, "--detect", "ab", "--threshold", "1", "--out", str(tmp_path / "d")]) == 2
     assert "no 'ab' found" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_command_line_refuses_before_it_draws(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Engine, "generate", lambda *_: pytest.fail("drew a picture"))
+    base = ["--index", str(world), "--prompt", "ab", "--seed", "3", "--out", str(tmp_path / "a")]
+    for more, why in (
+        (("--detector", "yolo"), "unknown detector 'yolo'"),
+        (("--detector", "groundingdino-py"), "groundingdino-py"),
+        (("--threshold", "nan"), "the threshold has to be a number"),
+    ):
+        assert main([*base, "--detect", "dog", *more]) == 2
+        assert why in capsys.readouterr().err
+
+
+def test_the_best_boxes_are_taken_where_there_are_too_many(world, tmp_path, monkeypatch):
+    boxes = [Detection((i / 4, 0.0, 8.0 + i / 4, 8.0), 1 - i / 40, "dog") for i in range(20)]
+    monkeypatch.setattr(GroundingDino, "detect", lambda *_: boxes)
+    base = ["--index", str(world), "--prompt", "ab", "--seed", "3", "--method", "pixel"]
+    more = ["--region", "0,9,4,12", "--detect", "dog", "--out", str(tmp_path / "a")]
+    assert main([*base, *more]) == 0
+    regions = json.loads((tmp_path / "a" / "result.json").read_text())["query"]["regions"]
+    assert regions == [[0, 9, 4, 12], *(list(one.box) for one in boxes[:15])]
 
 
 def test_loading_is_said_once(world):
