@@ -91,13 +91,13 @@ def _drawings(index: Index, knows: Callable[[str], bool]) -> list[_Drawing]:
         if record["parts"] or len(artists) > 1:
             continue
         word = ((record["category"] or "").split() or [""])[-1]
-        subject = _subject(record["captions"][0], artists)
+        subject = subject_of(record["captions"][0], artists)
         owner = artists[0] if artists else record["id"]
         found.append(_Drawing(record["id"], owner, subject, word if word and knows(word) else ""))
     return found
 
 
-def _subject(caption: str, artists: Sequence[str]) -> str:
+def subject_of(caption: str, artists: Sequence[str]) -> str:
     """What a caption begins with, without keywords and ", by ARTIST"."""
     for artist in artists:
         caption = caption.removesuffix(f"by {artist}")

@@ -65,21 +65,35 @@ def exemplar_ranks(samples: Tensor, records: Tensor, exemplars: Sequence[int]) -
     """Ranks 1..n of the exemplars among records [n, flips, d] for samples [s, d]: int64 [s, k],
     ascending. A record counts by the better of image and flip; ties go against the exemplar.
     """
-    cosines = torch.einsum("sd,nfd->snf", samples, records).amax(-1)
-    own = cosines[:, list(exemplars)]
-    rest = cosines.clone()
+    return ranks_among(torch.einsum("sd,nfd->snf", samples, records).amax(-1), exemplars)
+
+
+def ranks_among(scores: Tensor, exemplars: Sequence[int]) -> np.ndarray:
+    """Ranks 1..n of the exemplars, positions in scores [s, n], higher is better: int64 [s, k],
+    ascending; ties go against the exemplar.
+    """
+    own = scores[:, list(exemplars)]
+    rest = scores.clone()
     rest[:, list(exemplars)] = -torch.inf
     before = (rest[:, None] >= own[:, :, None]).sum(-1)
     among = own.argsort(1, descending=True).argsort(1)
     return (before + among + 1).sort(1).values.numpy()
 
 
+def recall(ranks: np.ndarray, limit: int) -> np.ndarray:
+    """Exemplars among the first `limit`, of min(limit, all), for ranks [s, k]: float64 [s]."""
+    return (ranks <= limit).sum(1) / min(limit, ranks.shape[1])
+
+
+def average_precision(ranks: np.ndarray) -> np.ndarray:
+    """Mean over the exemplars of the share of exemplars down to each, ranks ascending [s, k]:
+    float64 [s]."""
+    return (np.arange(1, ranks.shape[1] + 1) / ranks).mean(1)
+
+
 def _row(case: Case, ranks: np.ndarray) -> Row:
-    k = ranks.shape[1]
-    hits = {limit: (ranks <= limit).sum(1) / min(limit, k) for limit in (1, 10)}
-    precision = np.arange(1, k + 1) / ranks
-    means = (hits[1].mean(), hits[10].mean(), precision.mean(1).mean())
-    return Row(case.pair.model.name, case.pair.model.kind, *map(float, means))
+    found = (recall(ranks, 1), recall(ranks, 10), average_precision(ranks))
+    return Row(case.pair.model.name, case.pair.model.kind, *(float(v.mean()) for v in found))
 
 
 def retrieval(found: Features, head: Head, cases: Sequence[Case]) -> dict[str, float]:
