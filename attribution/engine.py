@@ -174,7 +174,7 @@ class Engine:
         """The query's prompt and seed at each strength, and unrelated prompts before and after.
 
         strengths: relative loss increases; 0, the model as it is, always comes first. Reuses the
-        delta of the last `abu` answer for the same query; else unlearns first.
+        delta of the default method's last answer for the same query; else unlearns first.
         """
         strengths = _strengths(strengths)
         if other_prompts is None:

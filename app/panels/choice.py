@@ -10,6 +10,7 @@ import gradio as gr
 
 from app.markup import KINDS, block, by_kind, label_of, text, with_code
 from app.session import Comparison
+from attribution import defaults
 
 Methods = list[dict[str, Any]]
 
@@ -66,9 +67,12 @@ class Choice:
 
 
 def default_choice(methods: Methods) -> tuple[str, ...]:
-    """The first method of each kind that can run here."""
-    groups = by_kind(m for m in methods if m["available"])
-    return tuple(group[0]["name"] for group in groups.values())
+    """One method of each kind that can run here: the default one, else the kind's first."""
+    chosen = []
+    for group in by_kind(m for m in methods if m["available"]).values():
+        names = [m["name"] for m in group]
+        chosen.append(defaults.METHOD if defaults.METHOD in names else names[0])
+    return tuple(chosen)
 
 
 def lacking_html(methods: Methods) -> str:

@@ -21,6 +21,7 @@ from app.panels.learn import lesson
 from app.panels.run import choices
 from app.panels.strips import EMPTY, NONE_PICKED, Strips, seconds, size
 from app.session import Comparison, Session
+from attribution import defaults
 from attribution.guess import choose
 from attribution.types import Example
 from tests.app.conftest import PatientEngine
@@ -203,7 +204,10 @@ def test_methods_are_grouped_by_kind(engine: PatientEngine) -> None:
     methods = engine.methods()
     assert [name for group in by_kind(methods).values() for name in (m["name"] for m in group)]
     assert set(by_kind(methods)) == set(KINDS)
-    assert {"abu", "random"} <= set(default_choice(methods))
+    first = default_choice(methods)
+    assert {defaults.METHOD, "random"} <= set(first) and len(first) == 3
+    fewer = [m for m in methods if m["name"] != defaults.METHOD]
+    assert set(default_choice(fewer)) == {"abu", *first} - {defaults.METHOD}
     named = choices({m["name"]: m for m in methods})
     assert named[0] == ("AbU · loss change", "abu") and named[-1][1] == "random"
     assert {name for _, name in named} == {m["name"] for m in methods if m["available"]}
