@@ -9,7 +9,7 @@ python -m evaluation localisation --pictures held-out   # collages that trained 
 A fixed pool of 1,000 training records is scored for region A, region B and the whole picture. A
 record counts for an object when it is a drawing of its category, or a collage with such a part.
 
-Unlearning methods race the pool as a default query races its candidates: 3,800 forwards an answer
+Unlearning methods race the pool as a default query races its candidates: 4,000 forwards an answer
 in the place of 20,000; `--timesteps` has every record scored at those instead. The mirrored
 pictures, whose scores are compared over the whole pool, take the three timesteps that a race looks
 at first. A stopped run goes on; an answer made with another configuration of its method is made

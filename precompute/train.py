@@ -6,7 +6,7 @@ arguments, write encoders/dino and encoders/dinov2: some ten minutes each on fou
 are then made by `python -m precompute features --encoder dino --out assets/openclipart`.
 
 `train detector`, with the same arguments, makes encoders/detector, the small GroundingDINO: some
-ninety minutes on three cores.
+forty-five minutes on three cores.
 """
 
 from __future__ import annotations
