@@ -1,5 +1,5 @@
-"""Does a region find its own object? Pictures of two objects, each chosen in turn (issue 4: at
-least 0.8 of the top 24).
+"""Does a region find its own object? Pictures of two objects, each chosen in turn; the aim is that
+0.8 of the top 24 show it.
 
 python -m evaluation localisation --cases-only          # train the classifier, draw, and judge
 python -m evaluation localisation                       # AbU+, AbU, then the methods that cost less

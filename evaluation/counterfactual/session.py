@@ -198,6 +198,7 @@ class Session:
         self, queries: Sequence[Entry], wanted: Sequence[Arm]
     ) -> dict[tuple[str, str], list[int]]:
         """(query's id, arm as written) → ranked rows; what is missing is computed."""
+        wanted = list({arm.text: arm for arm in wanted}.values())  # two labels may mean one arm
         digests = self.digests(wanted)
         self.ledger.note_digests(digests)
         there = self.ledger.answers(digests)

@@ -150,6 +150,20 @@ def test_tables_and_figures_follow_from_the_lines(done, proof, capsys):
     assert evaluate("report", proof, done) == 0
 
 
+def test_two_labels_of_one_arm_are_answered_once(proof, tmp_path, capsys):
+    frozen = tmp_path / "frozen.json"
+    frozen.write_text(json.dumps({"settings": {"abu": "abu:damping=1.0"}}))
+    more = ("--methods", "abu,abu:damping=1.0,pixel", "--frozen", str(frozen), "--k", "2")
+    assert evaluate("leave-k-out", proof, tmp_path, *SMALL, *more, "--plan") == 0
+    lines = units(tmp_path)
+    answers = [unit["arm"] for unit in lines if unit["unit"].startswith("answer")]
+    assert sorted(answers) == ["abu:damping=1.0"] * 2 + ["pixel"] * 2  # two queries each
+    (arms,) = (unit["labels"] for unit in lines if unit["unit"] == "arms")
+    assert arms["abu"] == arms["abu:damping=1.0"] == "abu:damping=1.0"
+    (digests,) = (unit["arms"] for unit in lines if unit["unit"] == "digests")
+    assert set(digests) == {"abu:damping=1.0", "pixel"}
+
+
 def test_the_plan_alone_trains_nothing(proof, tmp_path, capsys):
     lines = leave(proof, tmp_path, "--plan", "--k", "2")
     assert not [line for line in lines if str(line.get("unit")).startswith("training")]
