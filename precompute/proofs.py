@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from attribution import layout, validate
+from attribution import defaults, layout, validate
 from attribution.engine import Engine
 from attribution.proofs import Proof, load_proof, save_proof
 from attribution.types import Attribution, Query, UserError
@@ -27,7 +27,7 @@ PROOFS: tuple[tuple[str, str, int, str, int], ...] = (
         "playing-card",
         "queen of hearts, playing card, ornamental deck, by Nicu Buculei",
         3,
-        "abu",
+        "abu-ekfac",
         10,
     ),
     ("star", "star with 27 points, step 8, by codifiedivining", 2, "abu", 10),
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--only", metavar="SLUG", help="make one of them")
     add("--prompt", help="with --only: make this prompt's proof instead")
     add("--seed", default="0", help="of --prompt; default 0")
-    add("--method", default="abu", help="of --prompt; default abu")
+    add("--method", default=defaults.METHOD, help=f"of --prompt; default {defaults.METHOD}")
     add("--k", type=int, default=10, help="of --prompt: records left out; default 10")
     add("--threads", type=int, help="default: one a core")
 
