@@ -240,10 +240,10 @@ def _race_rows(means: Means, source: str) -> list[tuple[str, ...]]:
 
 
 def _to_write(head: Mapping[str, Any], best: Kind, recall: float, n: int) -> str:
-    """The lines of attribution/defaults.py that follow."""
+    """The lines of attribution/defaults.py that follow; everyone: up to where nobody measured."""
     waves = next(w for w in SCHEDULES if label(w) == best[0])
     sources = ("gradient", "clip") if best[1] == "join" else (best[1],)
-    size = None if best[2] == EVERYONE else int(best[2])
+    size = max(SIZES) * 4 if best[2] == EVERYONE else int(best[2])
     return (
         f"For attribution/defaults.py: `SHORTLIST = {size}`, `SHORTLIST_SOURCES = {sources}`, "
         f"`RACING = {tuple(waves)}`, "

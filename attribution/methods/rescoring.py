@@ -38,7 +38,7 @@ def measured_recall(answer: Attribution, index_hash: str) -> defaults.Recall | N
     waves = () if raced is None else raced["waves"]
     as_default = (
         answer.method == defaults.METHOD
-        and answer.params.get("shortlist") == defaults.SHORTLIST
+        and answer.params.get("shortlist") in (None, defaults.SHORTLIST)
         and [(len(w["timesteps"]), w["survivors"]) for w in waves] == list(defaults.RACING)
     )
     return found if found and found.index_hash == index_hash and as_default else None
