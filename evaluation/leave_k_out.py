@@ -24,6 +24,7 @@ from typing import Any
 from attribution.types import UserError
 from evaluation.counterfactual import arms, frozen, tables, tasks
 from evaluation.counterfactual.arms import Arm
+from evaluation.counterfactual.ledger import TOP
 from evaluation.counterfactual.session import QUERIES, Session
 from evaluation.counterfactual.session import add_arguments as add_common
 from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN, WorkList
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
     n_train = len(session.index.train_rows)
     if max(args.k) >= n_train:
         raise UserError(f"--k {max(args.k)}: the world has {n_train} training records")
+    if max(args.k) > TOP:
+        raise UserError(f"--k {max(args.k)}: answers are kept down to rank {TOP}")
     session.base()
     work = plan(session, args)
     if args.plan:

@@ -185,6 +185,13 @@ def test_bad_input_is_one_line(proof, tmp_path, capsys, more, words):
     assert words in error[-1]
 
 
+def test_more_than_the_kept_ranks_is_refused_before_any_work(proof, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("evaluation.leave_k_out.TOP", 2)
+    assert evaluate("leave-k-out", proof, tmp_path, *SMALL, "--k", "3") == 2
+    assert "down to rank 2" in capsys.readouterr().err
+    assert not (tmp_path / "results" / "leave-k-out.jsonl").exists()
+
+
 def test_a_world_that_cannot_be_retrained_says_so(tiny_index, tmp_path, capsys):
     assert evaluate("leave-k-out", tiny_index, tmp_path, *SMALL) == 2
     assert "unet_training.json is missing" in capsys.readouterr().err
