@@ -48,7 +48,7 @@ class Run:
             )
             self.exhaustive = gr.Checkbox(
                 label="Score every training picture",
-                info="Slower. Otherwise the most promising ones are.",
+                info="Slower. Otherwise all start, and those that fall behind drop out.",
                 elem_id="exhaustive",
                 value=not SHORT_OF_ALL,
                 interactive=SHORT_OF_ALL,
