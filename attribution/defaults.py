@@ -49,4 +49,6 @@ class Recall:
 
 # Of SHORTLIST, its sources and RACING above. None: not measured for them yet. The command
 # `python -m evaluation shortlist` prints all of these lines as it measured them.
-SHORTLIST_RECALL: Recall | None = None
+SHORTLIST_RECALL: Recall | None = Recall(
+    0.958, 20, "86842444ab14b80b10fbebaeced1405be48afe2f9d4ae7099f51a63a9518875c"
+)

@@ -139,7 +139,7 @@ def cheapest(means: Means) -> Kind | None:
 def race_means(units: Sequence[Mapping[str, Any]]) -> Means:
     """Means over the queries, by kind of answer."""
     means = {}
-    for waves in map(label, SCHEDULES):
+    for waves in units[0]["races"]:  # those of its day
         pools = units[0]["races"][waves]
         for source, size in [(name, size) for name, sizes in pools.items() for size in sizes]:
             pairs = [unit["races"][waves][source][size] for unit in units]
@@ -241,7 +241,9 @@ def _race_rows(means: Means, source: str) -> list[tuple[str, ...]]:
 
 def _to_write(head: Mapping[str, Any], best: Kind, recall: float, n: int) -> str:
     """The lines of attribution/defaults.py that follow; everyone: up to where nobody measured."""
-    waves = next(w for w in SCHEDULES if label(w) == best[0])
+    waves = next((w for w in SCHEDULES if label(w) == best[0]), None)
+    if waves is None:
+        return f"The schedule {best[0]!r} is no longer tried: run this again."
     sources = ("gradient", "clip") if best[1] == "join" else (best[1],)
     size = max(SIZES) * 4 if best[2] == EVERYONE else int(best[2])
     return (

@@ -136,6 +136,9 @@ def test_recall_and_the_smallest_by_hand():
     }
     assert shortlist.cheapest(means) == ("b", "clip", "256")
     assert shortlist.cheapest({("a", "join", "256"): (0.9, 1.0)}) is None
+    # lines of schedules that are tried no more can still be read
+    old = {"races": {"0 → 9": {"join": {"all": [1.0, 5]}}}}
+    assert shortlist.race_means([old]) == {("0 → 9", "join", "all"): (1.0, 5.0)}
 
 
 def stored(n=60, k=5):
