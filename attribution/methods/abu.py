@@ -86,8 +86,8 @@ METHODS: tuple[Method, ...] = (
     _unlearning(
         "abu-ekfac",
         "AbU+",
-        "Unlearn the picture with one Newton step that spares what other pictures need (EK-FAC), then "
-        "see which training drawings the model has become worse at.",
+        "Unlearn the picture with one Newton step that spares what other pictures need (EK-FAC), "
+        "then see which training drawings the model has become worse at.",
         ("curvature:ekfac",),
         "AbU asks of each weight alone how much the training drawings depend on it, but weights "
         "work in teams: what one loses another can make up for. AbU+ looks for the teams first, as "
