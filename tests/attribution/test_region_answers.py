@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attribution import report
+from attribution import defaults, report
 from attribution.engine import Engine
 from attribution.regions import crop, query_weights
 from attribution.saved import load_example, save_example
@@ -127,7 +127,7 @@ def test_only_the_region_is_forgotten(fresh, query) -> None:
     assert isinstance(result, Forgetting)
     whole = last(fresh.forget(replace(part, regions=()), (0.0, 0.01), other_prompts=()))
     assert result.scales[1] != whole.scales[1]
-    found = last(fresh._attributor("abu").unlearn(part))
+    found = last(fresh._attributor(defaults.METHOD).unlearn(part))
     denoiser = fresh.denoiser
     weights = query_weights(denoiser, part)
     from attribution.forgetting import loss_increase

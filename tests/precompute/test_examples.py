@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attribution import layout
+from attribution import defaults, layout
 from attribution.engine import Engine
 from attribution.index import Index
 from attribution.saved import load_example
@@ -33,7 +33,7 @@ def test_an_example_is_made_remade_and_read(index) -> None:
     assert engine.examples() == ["one"]
     example = engine.example("one")
     assert (example.query.prompt, example.query.seed, example.query.steps) == ("ak", 4, 2)
-    assert [a.method for a in example.attributions] == ["abu"]
+    assert [a.method for a in example.attributions] == [defaults.METHOD]
     folder = index / layout.EXAMPLES / "one"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000
     Index.open(index, "full")  # examples are no part of what the manifest vouches for
@@ -47,7 +47,8 @@ def test_an_example_holds_every_method(index) -> None:
     engine = Engine(index, "cpu")
     example = engine.example("every")
     there = [m["name"] for m in engine.methods() if m["available"]]
-    assert example.attributions[0].method == "abu" and example.attributions[0].cells is not None
+    assert example.attributions[0].method == defaults.METHOD
+    assert example.attributions[0].cells is not None
     assert sorted(a.method for a in example.attributions) == sorted(there)
     assert len(example.correlations) == len(there) * (len(there) - 1) / 2
     assert sum(path.stat().st_size for path in (index / layout.EXAMPLES / "every").iterdir()) < 1e5
