@@ -75,7 +75,10 @@ def tab(page: Any, name: str) -> None:
 def at(page: Any, x: float, y: float) -> tuple[float, float]:
     """Shares of the picture's sides as a place on the screen."""
     page.locator("#pad").scroll_into_view_if_needed()
-    frame = page.locator("#pad .w-marks").bounding_box()
+    frame, before = page.locator("#pad .w-marks").bounding_box(), None
+    while frame != before:  # what stands above the picture may still be making room
+        page.wait_for_timeout(50)
+        frame, before = page.locator("#pad .w-marks").bounding_box(), frame
     return frame["x"] + x * frame["width"], frame["y"] + y * frame["height"]
 
 
