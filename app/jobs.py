@@ -10,8 +10,10 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
+from app.model_thread import run, steps
 from app.spaces_gpu import gpu
 from attribution.engine import Engine
 from attribution.types import Cancelled, Progress, UserError
@@ -58,12 +60,12 @@ class Jobs:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.generate = gpu(GPU_SECONDS)(engine.generate)
-        self.attribute = gpu(GPU_SECONDS)(engine.attribute)
-        self.forget = gpu(GPU_SECONDS)(engine.forget)
-        self.detect = gpu(GPU_SECONDS)(engine.detect)
-        self.word_maps = gpu(GPU_SECONDS)(engine.word_maps)
-        self.suggest_captions = gpu(GPU_SECONDS)(engine.suggest_captions)
+        self.generate = steps(gpu(GPU_SECONDS)(engine.generate))
+        self.attribute = steps(gpu(GPU_SECONDS)(engine.attribute))
+        self.forget = steps(gpu(GPU_SECONDS)(engine.forget))
+        self.detect = steps(gpu(GPU_SECONDS)(engine.detect))
+        self.word_maps = steps(gpu(GPU_SECONDS)(engine.word_maps))
+        self.suggest_captions = partial(run, gpu(GPU_SECONDS)(engine.suggest_captions))
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, str], deque[Ticket]] = defaultdict(deque)
 

@@ -17,6 +17,7 @@ from app import spaces_gpu  # noqa: F401  first: ZeroGPU has to patch torch befo
 # isort: split
 import gradio as gr
 
+from app import model_thread
 from app.page import build_page
 from app.served import Shield, picture_route
 from app.theme import THEME
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        engine = Engine(options.index, device=options.device)
+        engine = model_thread.run(Engine, options.index, device=options.device)
         with uploads_of_this_run():
             launch(engine, host=options.host, port=options.port)
     except (UserError, OSError) as error:

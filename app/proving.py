@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from app import model_thread
+from app.model_thread import steps
 from attribution import layout
 from attribution.engine import Engine
 from attribution.index import Index
@@ -71,7 +73,7 @@ class Proving:
         """The index with its model, loaded for the first proof; on the CPU, where it trains."""
         with self._lock:
             if self._engine is None:
-                self._engine = Engine(self.path, "cpu")
+                self._engine = model_thread.run(Engine, self.path, "cpu")
             return self._engine
 
     def saved(self) -> dict[str, Proof]:
@@ -92,14 +94,14 @@ class Proving:
         yield Progress("open", 0, 1)
         engine = self.engine
         query: Query | None = None
-        for made in engine.generate(prompt, seed):
+        for made in steps(engine.generate)(prompt, seed):
             if isinstance(made, Progress):
                 yield made
             else:
                 query = made
         assert query is not None
         answer: Attribution | None = None
-        for item in engine.attribute(query, (method,), k, exhaustive=True):
+        for item in steps(engine.attribute)(query, (method,), k, exhaustive=True):
             if isinstance(item, Attribution):
                 answer = item
             else:
