@@ -19,7 +19,7 @@ from attribution import defaults, layout, validate
 from attribution.engine import Engine
 from attribution.proofs import Proof, load_proof, save_proof
 from attribution.types import Attribution, Query, UserError
-from precompute.retrain import UNET, Retrainer
+from precompute.retrain import UNET, Retrainer, Trained
 
 # slug, prompt, seed, method, K: pictures of families the proof world draws well.
 PROOFS: tuple[tuple[str, str, int, str, int], ...] = (
@@ -34,6 +34,9 @@ PROOFS: tuple[tuple[str, str, int, str, int], ...] = (
     ("arrow", "red arrow down, by Benji Park", 1, "abu-ekfac", 10),
     ("led", "green circle led, by Jean-Victor Balin", 4, "clip", 10),
 )
+
+# K → the model without K random records, the same for every picture.
+Controls = dict[int, Trained]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +59,12 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     wanted = _wanted(args)
     engine, work = Engine(args.index, "cpu"), Retrainer(args.index)
+    controls: Controls = {}
     for slug, *asked in tqdm(wanted, desc="proofs", unit="proof"):
         folder = args.index / layout.PROOFS / slug
         if _there(folder, engine.index_hash):
             continue
-        proof = make(engine, work, *asked)
+        proof = make(engine, work, controls, *asked)
         shutil.rmtree(folder, ignore_errors=True)
         save_proof(folder, proof, engine.index_hash)
 
@@ -85,19 +89,27 @@ def _there(folder: Path, index_hash: str) -> bool:
     return True
 
 
-def make(engine: Engine, work: Retrainer, prompt: str, seed: int, method: str, k: int) -> Proof:
-    """One proof: two trainings."""
+def make(
+    engine: Engine, work: Retrainer, controls: Controls, prompt: str, seed: int, method: str, k: int
+) -> Proof:
+    """One proof: two trainings, or one where `controls` has the random removal of this K."""
     k = validate.top_k(k, engine.n_train - 1)
     *_, query = (item for item in engine.generate(prompt, seed) if isinstance(item, Query))
     answers = engine.attribute(query, (method,), k, exhaustive=True)
     *_, answer = (item for item in answers if isinstance(item, Attribution))
-    found = answer.ids[:k]
-    control = tuple(record.id for record in engine.random_records(k, seed=k))
-    sides = []
-    for without in (found, control):
-        with tempfile.TemporaryDirectory() as place:
-            job = work.train(without, Path(place) / UNET)
-            *_, (changed, curve, seconds) = job
-        made, loss = work.look(changed, without, prompt, seed, query.image, curve, seconds)
-        sides.append(made)
-    return Proof(query, method, loss, *sides)
+    random = tuple(record.id for record in engine.random_records(k, seed=k))
+    if k not in controls:
+        controls[k] = _trained(work, random)
+    sides = (answer.ids[:k], _trained(work, answer.ids[:k])), (random, controls[k])
+    made = []
+    for without, (changed, curve, seconds) in sides:
+        side, loss = work.look(changed, without, prompt, seed, query.image, curve, seconds)
+        made.append(side)
+    return Proof(query, method, loss, *made)
+
+
+def _trained(work: Retrainer, without: tuple[str, ...]) -> Trained:
+    with tempfile.TemporaryDirectory() as place:
+        *_, last = work.train(without, Path(place) / UNET)
+    assert not isinstance(last, dict)
+    return last

@@ -19,7 +19,9 @@ from attribution.proofs import (
 )
 from attribution.types import UserError
 from precompute.__main__ import main
+from precompute.proofs import make
 from precompute.recipes.model.retrain import recipe_of
+from precompute.retrain import Retrainer
 from tests.precompute.proof_world import proof_index
 
 
@@ -93,6 +95,17 @@ def test_a_proof_is_kept_with_its_index(world, tmp_path, capsys):
     assert file.stat().st_mtime_ns == written
     assert main(["proofs", "--index", str(world), "--only", "none"]) == 2
     assert "there are playing-card" in capsys.readouterr().err
+
+
+def test_proofs_of_one_k_share_the_training_of_their_control(world):
+    engine, work, controls = Engine(world, "cpu"), Retrainer(world), {}
+    one = make(engine, work, controls, "bn by 3", 5, "pixel", 3)
+    two = make(engine, work, controls, "ak by 0", 6, "pixel", 3)
+    assert list(controls) == [3] and one.control.curve is two.control.curve
+    assert one.control.without == two.control.without
+    assert one.control.loss != two.control.loss  # each looked at with its own picture
+    alone = make(engine, work, {}, "ak by 0", 6, "pixel", 3)
+    assert (alone.control.loss, alone.control.curve) == (two.control.loss, two.control.curve)
 
 
 def test_a_proof_of_another_index_or_in_pieces_is_refused(world, tmp_path):
