@@ -67,7 +67,26 @@ class Identity:
     sqrt = sqrt_inv = solve
 
 
-class DiagonalFisher:
+class _Powers:
+    """Powers of F, by each class's own `_power`."""
+
+    def solve(self, gradients: Mapping[str, Tensor]) -> Gradients:
+        """F⁻¹ g."""
+        return self._power(gradients, -1.0)
+
+    def sqrt(self, gradients: Mapping[str, Tensor]) -> Gradients:
+        """F^½ g."""
+        return self._power(gradients, 0.5)
+
+    def sqrt_inv(self, gradients: Mapping[str, Tensor]) -> Gradients:
+        """F^-½ g."""
+        return self._power(gradients, -0.5)
+
+    def _power(self, gradients: Mapping[str, Tensor], exponent: float) -> Gradients:
+        raise NotImplementedError
+
+
+class DiagonalFisher(_Powers):
     """F = E[g²] per parameter, streamed. values: name → [*shape]; count: samples seen."""
 
     def __init__(
@@ -111,18 +130,6 @@ class DiagonalFisher:
         """Only the named parameters; UserError naming the first one F does not cover."""
         _check_covered(names, self.values, "diagonal Fisher")
         return DiagonalFisher({name: self.values[name] for name in names}, self.count, self.damping)
-
-    def solve(self, gradients: Mapping[str, Tensor]) -> Gradients:
-        """F⁻¹ g."""
-        return self._power(gradients, -1.0)
-
-    def sqrt(self, gradients: Mapping[str, Tensor]) -> Gradients:
-        """F^½ g."""
-        return self._power(gradients, 0.5)
-
-    def sqrt_inv(self, gradients: Mapping[str, Tensor]) -> Gradients:
-        """F^-½ g."""
-        return self._power(gradients, -0.5)
 
     def _power(self, gradients: Mapping[str, Tensor], exponent: float) -> Gradients:
         made = {}
@@ -184,7 +191,7 @@ class Covariances:
         self.count = total
 
 
-class EKFAC:
+class EKFAC(_Powers):
     """Eigenvalue-corrected Kronecker factors. q_in: input → Q_A [i, i]; q_out: module → Q_B [o, o];
     values: module → λ [o, i], filled by the second pass. Covers weights of linear layers only.
     """
@@ -247,19 +254,8 @@ class EKFAC:
         _check_covered(names, {f"{m}.weight": None for m in self.values.values}, "EK-FAC")
         return self
 
-    def solve(self, gradients: Mapping[str, Tensor]) -> Gradients:
-        """F⁻¹ g = Q_B ((Q_Bᵀ G Q_A) / λ) Q_Aᵀ."""
-        return self._power(gradients, -1.0)
-
-    def sqrt(self, gradients: Mapping[str, Tensor]) -> Gradients:
-        """F^½ g."""
-        return self._power(gradients, 0.5)
-
-    def sqrt_inv(self, gradients: Mapping[str, Tensor]) -> Gradients:
-        """F^-½ g."""
-        return self._power(gradients, -0.5)
-
     def _power(self, gradients: Mapping[str, Tensor], exponent: float) -> Gradients:
+        """Q_B ((Q_Bᵀ G Q_A) · λ^exponent) Q_Aᵀ."""
         made = {}
         for name, gradient in gradients.items():
             module = name.removesuffix(".weight")

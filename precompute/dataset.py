@@ -8,7 +8,6 @@ Records of every source get the same columns.
 
 from __future__ import annotations
 
-import argparse
 import io
 from array import array
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from attribution import layout
 from attribution.images import read_image
 from attribution.integrity import canonical_hash
 from attribution.types import UserError
-from precompute import options
+from precompute import steps
 from precompute.build import Build
 from precompute.manifest import DATASET
 from precompute.shards import Work, replacing, shard
@@ -104,19 +103,6 @@ def display_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=80, method=4)
     return buffer.getvalue()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Make what is missing of every shard's records.parquet."""
-    job = Build.begin(args)
-    job.first(build)
-    job.complete()
 
 
 def build(job: Build) -> None:
@@ -221,3 +207,6 @@ def iterate_images(path: Path, column: str = "id") -> Iterator[tuple[Any, Image.
             for row in batch.to_pylist():
                 value = row["image"]
                 yield row[column], read_image(Path(value) if isinstance(value, str) else value)
+
+
+add_arguments, run = steps.verb(build)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from attribution import layout
 from attribution.features import ClipEncoder, unit, upright_and_mirrored
-from precompute import dataset, encoder_rows, options
+from precompute import dataset, encoder_rows, steps
 from precompute.build import Build
 from precompute.dataset import iterate_images
 from precompute.encoder_rows import write_rows
@@ -30,8 +30,7 @@ _BATCH = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
+    steps.add_arguments(parser)
     encoder_rows.add_arguments(parser)
 
 
@@ -40,9 +39,7 @@ def run(args: argparse.Namespace) -> None:
     if args.encoder:
         encoder_rows.run(args)
         return
-    job = Build.begin(args)
-    job.first(build)
-    job.complete()
+    steps.run(build, args)
 
 
 def build(job: Build) -> None:

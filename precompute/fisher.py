@@ -8,7 +8,6 @@ gradients first, eigenvalues in their eigenbases second.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from attribution.gradients import gradients_from_tokens, layer_tokens, per_sampl
 from attribution.noise import keyed_integers
 from attribution.types import UserError
 from attribution.weights import parameter_names
-from precompute import latents, options, timings
+from precompute import latents, steps, timings
 from precompute.build import Build
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, replacing
@@ -37,19 +36,6 @@ _FIRST, _SECOND = "first.safetensors", "second.safetensors"
 _FILES = (layout.FISHER_DIAGONAL, layout.EKFAC)
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Make the curvature, and what is missing of what it needs."""
-    job = Build.begin(args)
-    job.first(build)
-    job.complete()
 
 
 def build(job: Build) -> None:
@@ -229,3 +215,6 @@ def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+
+
+add_arguments, run = steps.verb(build)

@@ -8,8 +8,6 @@ float16 [n, flips, d]; the query projects F^½ Δθ.
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,7 +20,7 @@ from attribution.integrity import sha256_of
 from attribution.projection import Projection
 from attribution.types import UserError
 from attribution.weights import parameter_names
-from precompute import fisher, options
+from precompute import fisher, steps
 from precompute.build import Build
 from precompute.latents import FLIPS
 from precompute.record_gradients import chunk_rows, records_at_once
@@ -32,19 +30,6 @@ from precompute.shards import Work, write_npy
 STEP = "gradients"
 WEIGHTS = "kv"
 FILE = f"{layout.ROWS}/{layout.rows_name(STEP)}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Make what is missing of every shard's gradient rows, and of what they need."""
-    job = Build.begin(args)
-    job.first(build)
-    job.complete()
 
 
 class Rows:
@@ -108,3 +93,6 @@ def _make(job: Build, made: list[Rows], work: Work, bar: tqdm) -> list[str]:
         raise UserError(f"{work.folder}: gradient rows that half precision cannot hold")
     write_npy(work.file(FILE), rows)
     return [FILE]
+
+
+add_arguments, run = steps.verb(build)

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from precompute import features, gradients, losses, options
+from precompute import features, gradients, losses
 from precompute.build import Build
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
+from precompute.steps import add_arguments as add_arguments
 
 
 def run(args: argparse.Namespace) -> None:

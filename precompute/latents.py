@@ -7,7 +7,6 @@ images.
 
 from __future__ import annotations
 
-import argparse
 from itertools import islice
 
 import numpy as np
@@ -17,26 +16,13 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.integrity import table_hash
 from attribution.types import UserError
-from precompute import dataset, options
+from precompute import dataset, steps
 from precompute.build import Build
 from precompute.dataset import iterate_images
 from precompute.shards import Work, write_npy
 
 STEP = "latents"
 FLIPS = 2
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Make what is missing of every shard's latents.npy, and of what they need."""
-    job = Build.begin(args)
-    job.first(build)
-    job.complete()
 
 
 def build(job: Build) -> None:
@@ -79,3 +65,6 @@ def encode_both(job: Build, images: list[Image.Image]) -> np.ndarray:
     pairs = [side for image in prepared for side in (image, ImageOps.mirror(image))]
     encoded = denoiser.encode_images(pairs).cpu().numpy()
     return encoded.reshape(len(images), FLIPS, *encoded.shape[1:]).astype(np.float16)
+
+
+add_arguments, run = steps.verb(build)

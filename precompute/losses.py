@@ -8,7 +8,6 @@ models converted to ε). NaN where a record has fewer captions than another.
 
 from __future__ import annotations
 
-import argparse
 from itertools import product
 
 import numpy as np
@@ -19,26 +18,13 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.noise import keyed_noise, mirrored
 from attribution.types import UserError
-from precompute import latents, options
+from precompute import latents, steps
 from precompute.build import Build
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, write_npy
 
 STEP = "losses"
 Cell = tuple[int, int, int, int]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
-    options.add_common(parser)
-    options.add_settings(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Make what is missing of every shard's base losses, and of what they need."""
-    job = Build.begin(args)
-    job.first(build)
-    job.complete()
 
 
 def build(job: Build) -> None:
@@ -125,3 +111,6 @@ def _refuse_nan(records: ShardRecords, loss: np.ndarray) -> None:
             raise UserError(
                 f"the model's loss on record {records.ids[row]!r} is not a finite number"
             )
+
+
+add_arguments, run = steps.verb(build)
