@@ -332,7 +332,8 @@ class Engine:
     def _alone(self, job: Iterator[T]) -> Iterator[Progress | T]:
         """The items of `job` while nobody else uses the model."""
         began = time.perf_counter()
-        while not self._lock.acquire(timeout=0.2):
+        # briefly: where one thread does all the work, the job waited for stands still meanwhile
+        while not self._lock.acquire(timeout=0.02):
             yield Progress(WAITING, 0, 1, time.perf_counter() - began)
         try:
             yield from job
