@@ -84,6 +84,18 @@ def test_points_and_methods_are_kept_apart_and_failures_left_out():
     assert found.table[5][-1] == "0.700, others 0.900" and "1 of 13" in found.notes[1]
 
 
+def test_several_steps_are_held_against_as_many_of_gradient_ascent():
+    one, five = lines([2.0, 3.0], "abu-sgd"), lines([4.0, 6.0], "abu-sgd:steps=5")
+    ours = lines([8.0, 12.0], "abu:damping=1:steps=5") + lines([8.0, 12.0], "abu:steps=2")
+    found = summary(one + five + ours, SETTINGS)
+    assert "×2.00" in figure(found, "abu:damping=1:steps=5 against abu-sgd:steps=5,").value
+    assert "×4.00" in figure(found, "abu:steps=2 against abu-sgd,").value  # two were not run
+    assert "×2.00" in figure(found, "abu-sgd:steps=5 against abu-sgd,").value
+    assert not any(
+        f", abu-sgd {word}" in f.name for f in found.figures for word in ("against", "minus")
+    )
+
+
 def test_one_query_is_no_figure():
     found = summary(lines([4.0], "abu") + lines([2.0], "abu-sgd"), SETTINGS)
     assert all(f.passed is None for f in found.figures)
