@@ -56,6 +56,8 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
     write_csv(lines, written[0])
     pictures = {}
     for name, labels in (("", TABLE_1), ("ablations-", TABLE_2)):
+        if name and not tables.compares(lines, labels):
+            continue
         for metric in METRICS:
             path = folder / f"{VERB}-{name}{metric.replace('_', '-')}.png"
             if figures.plot(lines, labels, metric, path):
@@ -79,7 +81,8 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
         results.markdown(Summary(tables.summary(head, lines.units).figures)),
     ]
     for title, labels in SECTIONS:
-        parts += _section(title, tables.comparison(lines, labels))
+        if labels is TABLE_1 or tables.compares(lines, labels):
+            parts += _section(title, tables.comparison(lines, labels))
     for label in ("abu", "abu-ekfac"):
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))

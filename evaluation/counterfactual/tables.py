@@ -30,6 +30,12 @@ def chosen(lines: Lines, labels: Sequence[str]) -> dict[str, str]:
     return {label: lines.labels[label] for label in labels if label in lines.labels}
 
 
+def compares(lines: Lines, labels: Sequence[str]) -> bool:
+    """Whether at least two of the labels, which need not be all methods, have a finished removal:
+    one beside the control compares nothing that Table 1 does not."""
+    return sum(bool(lines.outcomes(arm)) for arm in chosen(lines, labels).values()) > 1
+
+
 def blocks(lines: Lines, labels: Sequence[str]) -> Iterator[Block]:
     """Every K at which some method has a finished removal."""
     arms = chosen(lines, labels)

@@ -192,6 +192,13 @@ def test_whoever_wins_is_said():
     assert any("10 s (median" in f.value for f in told)
 
 
+def test_an_ablation_needs_something_to_be_compared_with():
+    alone = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05]})
+    assert not tables.compares(alone, tables.TABLE_2) and tables.compares(alone, tables.TABLE_5)
+    both = lines_of({"abu": [0.03, 0.05, 0.04], "abu-full": [0.01, 0.0, 0.0]})
+    assert tables.compares(both, tables.TABLE_2) and not tables.compares(both, tables.TABLE_5)
+
+
 def test_arms_are_read_and_written_alike():
     arm = Arm.parse("abu:steps=10:damping=0.01:flips=mean")
     assert arm.text == "abu:damping=0.01:flips=mean:steps=10"
