@@ -61,6 +61,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "tune": ("evaluation.tune", "settings of every method, chosen by retraining on tuning queries"),
     "leave-k-out": ("evaluation.leave_k_out", "remove what a method found, retrain, look again"),
+    "lds": (
+        "evaluation.lds",
+        "do the scores foretell every retraining's loss? linear datamodelling score",
+    ),
     "tables": ("evaluation.tables", "tables and figures of leave-K-out"),
     "report": ("evaluation.report", "write evaluation/results/README.md from all results"),
 }

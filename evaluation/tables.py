@@ -16,7 +16,7 @@ from pathlib import Path
 
 from attribution.types import UserError
 from evaluation import results
-from evaluation.counterfactual import figures, strips, tables
+from evaluation.counterfactual import figures, foretold, strips, tables
 from evaluation.counterfactual.ledger import VERB
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
 from evaluation.counterfactual.session import INDEX
@@ -83,6 +83,7 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     for title, labels in SECTIONS:
         if labels is TABLE_1 or tables.compares(lines, labels):
             parts += _section(title, tables.comparison(lines, labels))
+    parts += _section("What the scores foretell", foretold.table(lines))
     for label in ("abu", "abu-ekfac"):
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))

@@ -111,9 +111,11 @@ def digest(arm: Arm, index: Index) -> str:
     return canonical_hash([index.index_hash, arm.text, own, extras])[:12]
 
 
-def rank(arm: Arm, context: Context, query: Query, built: dict[str, Any]) -> np.ndarray:
-    """Rows of every training record, most influential first, int64 [N]; built: attributors that
-    are kept from query to query."""
+def scored(
+    arm: Arm, context: Context, query: Query, built: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and scores of every training record, most influential first, int64 and float [N]; built:
+    attributors that are kept from query to query."""
     if arm.name not in built:
         built[arm.name] = METHODS[arm.name].build(context)
     job = built[arm.name].run(query, k=1, exhaustive=True, **arm.asked)
@@ -124,11 +126,12 @@ def rank(arm: Arm, context: Context, query: Query, built: dict[str, Any]) -> np.
     if found is None:
         raise UserError(f"{arm.text} ended without an answer")
     if not arm.mean_of_flips:
-        return found.rows
+        return found.rows, found.scores
     if found.cells is None:
         raise UserError(f"{arm.text}: only methods with cells can take the mean over flips")
     scores = np.nanmean(found.cells, axis=(1, 2, 3))
-    return found.rows[np.lexsort((found.rows, -scores))]
+    order = np.lexsort((found.rows, -scores))
+    return found.rows[order], scores[order]
 
 
 def resolved(labels: Iterable[str], frozen: Mapping[str, str]) -> dict[str, Arm]:

@@ -25,7 +25,14 @@ from evaluation.answers import Answers
 from evaluation.counterfactual import arms, ledger
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import numbers, read_pictures, write_pictures
-from evaluation.counterfactual.tasks import AnswerTask, BaseTask, Entry, Task, TrainingTask
+from evaluation.counterfactual.tasks import (
+    AnswerTask,
+    BaseTask,
+    Entry,
+    ScoreTask,
+    Task,
+    TrainingTask,
+)
 from evaluation.world import World
 from precompute.counterfactual import Picture, draw, losses, squared_errors
 from precompute.recipes.model.config import UnetConfig
@@ -72,6 +79,8 @@ class Bench:
             return self._base()
         if isinstance(task, AnswerTask):
             return self._answer(task)
+        if isinstance(task, ScoreTask):
+            return self._scores(task)
         return self._training(task)
 
     # ------------------------------------------------------------------ parts
@@ -166,21 +175,35 @@ class Bench:
         return np.argsort(-cosines, axis=1, kind="stable")[:, :RELATED].tolist()
 
     def _answer(self, task: AnswerTask) -> Doing:
+        yield 0.0
+        rows, _, line = self._scored(task)
+        yield {**line, "rows": rows[: ledger.TOP].tolist()}
+
+    def _scores(self, task: ScoreTask) -> Doing:
+        yield 0.0
+        rows, scores, line = self._scored(task)
+        whole = np.full(self.index.n_records, np.nan)
+        whole[rows] = scores
+        yield {**line, **ledger.packed(whole)}
+
+    def _scored(
+        self, task: AnswerTask | ScoreTask
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Rows and scores, best first, and what a line says of them."""
         began = time.perf_counter()
         entry, arm = self.setting.gallery[task.query], Arm.parse(task.arm)
         context, built = self.context(arm.place)
-        yield 0.0
         setting, picture = self.setting, Image.fromarray(self.original[task.query])
         asked = (setting.steps, setting.guidance, "DDIMScheduler")
         query = Query(entry.prompt, picture, entry.seed, *asked)
-        rows = arms.rank(arm, context, query, built)
-        yield {
+        rows, scores = arms.scored(arm, context, query, built)
+        line = {
             "query": entry.id,
             "arm": arm.text,
             "digest": arms.digest(arm, context.index),
-            "rows": rows[: ledger.TOP].tolist(),
             "seconds": round(time.perf_counter() - began, 2),
         }
+        return rows, scores, line
 
     def _training(self, task: TrainingTask) -> Doing:
         began = time.perf_counter()

@@ -8,6 +8,7 @@ cache, one small PNG a training.
 | digests | arm → the digest of the answers that count |
 | random ... | a draw's order of removal |
 | answer ... | query, arm, rows of the index, best first, the first `TOP` |
+| scores ... | query, arm, the score of every row of the index (`packed`) |
 | training ... | removed rows, seed, losses, squared errors and CLIP similarities of the gallery |
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -79,6 +81,11 @@ class Ledger:
                 if digests is None or digests.get(arm) == unit["digest"]:
                     found[unit["query"], arm] = unit["rows"]
         return found
+
+    def scored(self, digests: Mapping[str, str]) -> set[tuple[str, str]]:
+        """(query's id, arm) of the scores there are, of these digests."""
+        found = (u for name, u in self.results.units.items() if name.startswith("scores "))
+        return {(u["query"], u["arm"]) for u in found if digests.get(u["arm"]) == u["digest"]}
 
     @property
     def trainings(self) -> dict[str, dict[str, Any]]:
@@ -174,3 +181,16 @@ def read_pictures(path: Path, n: int) -> np.ndarray:
 def numbers(values: Sequence[float] | np.ndarray) -> list[float]:
     """Six significant digits: what a line needs."""
     return [float(f"{value:.6g}") for value in values]
+
+
+def packed(values: np.ndarray) -> dict[str, Any]:
+    """Numbers [n], NaN allowed, for a line: half precision after division by `scale`, base64."""
+    scale = float(np.nanmax(np.abs(values))) or 1.0
+    halves = (values / scale).astype("<f2")
+    return {"scale": scale, "packed": b64encode(halves.tobytes()).decode("ascii")}
+
+
+def unpacked(line: Mapping[str, Any]) -> np.ndarray:
+    """What `packed` was given, float64 [n]."""
+    halves = np.frombuffer(b64decode(line["packed"]), dtype="<f2")
+    return halves.astype(np.float64) * line["scale"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.counterfactual.ledger import gallery
+from evaluation.counterfactual.ledger import gallery, unpacked
 from evaluation.counterfactual.tasks import Entry, training
 from precompute.recipes.model.config import UnetConfig
 
@@ -80,14 +80,29 @@ class Lines:
     @cached_property
     def answers(self) -> dict[str, dict[str, list[int]]]:
         """Arm as written → query's id → rows, of the digest that was noted last."""
-        noted = [unit["arms"] for unit in self.units if unit["unit"] == "digests"]
-        counts = noted[-1] if noted else {}
         found: dict[str, dict[str, list[int]]] = {}
         for unit in self.units:
-            mine = unit.get("digest")
-            if unit["unit"].startswith("answer ") and counts.get(unit["arm"], mine) == mine:
+            if unit["unit"].startswith("answer ") and self._counts(unit):
                 found.setdefault(unit["arm"], {})[unit["query"]] = unit["rows"]
         return found
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, np.ndarray]]:
+        """Arm as written → query's id → score of every row of the index, NaN where held out; of the
+        digest that was noted last."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for unit in self.units:
+            if unit["unit"].startswith("scores ") and self._counts(unit):
+                found.setdefault(unit["arm"], {})[unit["query"]] = unpacked(unit)
+        return found
+
+    @cached_property
+    def _noted(self) -> Mapping[str, str]:
+        noted = [unit["arms"] for unit in self.units if unit["unit"] == "digests"]
+        return noted[-1] if noted else {}
+
+    def _counts(self, unit: Mapping[str, Any]) -> bool:
+        return bool(self._noted.get(unit["arm"], unit.get("digest")) == unit.get("digest"))
 
     @cached_property
     def orders(self) -> list[list[int]]:

@@ -29,6 +29,7 @@ from evaluation.counterfactual.tasks import (
     AnswerTask,
     BaseTask,
     Entry,
+    ScoreTask,
     Task,
     WorkList,
 )
@@ -214,6 +215,21 @@ class Session:
         asked = {query.id for query in queries}
         texts = {arm.text for arm in wanted}
         return {key: rows for key, rows in found.items() if key[0] in asked and key[1] in texts}
+
+    def score(self, pictures: Sequence[Entry], wanted: Sequence[Arm]) -> None:
+        """Every record's score for each picture under each arm, where they are missing."""
+        wanted = list({arm.text: arm for arm in wanted}.values())
+        digests = self.digests(wanted)
+        self.ledger.note_digests(digests)
+        there = self.ledger.scored(digests)
+        place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
+        tasks = [
+            ScoreTask(place[entry.id], arm.text, f"{entry.id} {arm.text} {digests[arm.text]}")
+            for arm in wanted
+            for entry in pictures
+            if (entry.id, arm.text) not in there
+        ]
+        self._do(tasks, "scores", lambda task: f"scores {task.key}")
 
     def train(self, work: WorkList) -> None:
         """Every training of the list that is not done, in its order."""

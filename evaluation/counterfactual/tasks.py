@@ -56,6 +56,15 @@ class AnswerTask:
 
 
 @dataclass(frozen=True)
+class ScoreTask:
+    """Score every training record for a picture of the gallery; arm: as written."""
+
+    query: int
+    arm: str
+    key: str
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """Train without some records, int rows of the index; seed: of weights, batches and noise.
 
@@ -69,7 +78,7 @@ class TrainingTask:
     keep: bool = False
 
 
-Task = BaseTask | AnswerTask | TrainingTask
+Task = BaseTask | AnswerTask | ScoreTask | TrainingTask
 
 
 def training(

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from attribution.types import UserError
-from evaluation.counterfactual import compare, curves, frozen, tables
+from evaluation.counterfactual import compare, curves, foretold, frozen, tables
 from evaluation.counterfactual.arms import Arm, resolved
-from evaluation.counterfactual.ledger import write_pictures
+from evaluation.counterfactual.ledger import packed, unpacked, write_pictures
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.strips import sheet
 from evaluation.counterfactual.tasks import (
@@ -197,6 +197,42 @@ def test_an_ablation_needs_something_to_be_compared_with():
     assert not tables.compares(alone, tables.TABLE_2) and tables.compares(alone, tables.TABLE_5)
     both = lines_of({"abu": [0.03, 0.05, 0.04], "abu-full": [0.01, 0.0, 0.0]})
     assert tables.compares(both, tables.TABLE_2) and not tables.compares(both, tables.TABLE_5)
+
+
+def test_scores_foretell_what_removals_do_or_do_not():
+    """Twelve removals: q4 loses as the sums of its scores say, but for the one made for it."""
+    rows, q = np.arange(24), QUERIES[4]
+    sets = rows.reshape(12, 2)
+    true = np.linspace(1.0, 2.0, 24) ** 2
+    gains = true[sets].sum(1)
+    gains[3] = 9.0
+    extra = [trained([int(r) for r in some], {q: g}) for some, g in zip(sets, gains, strict=True)]
+    extra.append(trained([1, 2, 3], {q: 5.0}))  # of another K
+    extra.append(trained([], {q: 5.0}, seed=1))
+    scores = {"abu": true, "clip": -true}
+    units = [
+        {"unit": f"scores {q} {arm}", "query": q, "arm": arm, "digest": "d", **packed(values)}
+        for arm, values in scores.items()
+    ]
+    lines = Lines(HEAD, [BASE, {"unit": "arms", "labels": {"abu": "abu", "clip": "clip"}},
+                         answer(q, "dino", [int(x) for x in sets[3]]), *extra, *units])  # fmt: skip
+    abu, clip = foretold.foretold(lines)
+    assert (abu.label, abu.k, abu.removals) == ("abu", 2, 12)
+    assert abu.elsewhere == pytest.approx([1.0]) and clip.elsewhere == pytest.approx([-1.0])
+    sums = true[sets].sum(1)
+    ranked = np.argsort(np.argsort(gains))
+    assert abu.rho == pytest.approx([np.corrcoef(np.argsort(np.argsort(sums)), ranked)[0, 1]])
+    assert abu.linear == pytest.approx([np.corrcoef(sums, gains)[0, 1]], abs=1e-3)
+    assert foretold.table(lines)[1][:4] == ("2", "abu", "1", "12")
+    few = Lines(HEAD, [BASE, *extra[:9], *units])
+    assert foretold.table(few) == []
+
+
+def test_scores_are_kept_in_half_precision_with_what_is_missing():
+    values = np.array([3e-5, -1e-6, np.nan, 0.0])
+    again = unpacked(packed(values))
+    assert again == pytest.approx(values, rel=1e-3, nan_ok=True)
+    assert unpacked(packed(np.zeros(2))).tolist() == [0.0, 0.0]
 
 
 def test_arms_are_read_and_written_alike():

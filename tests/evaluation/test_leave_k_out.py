@@ -12,7 +12,7 @@ import pytest
 
 from attribution.index import Index
 from evaluation.counterfactual import tasks
-from evaluation.counterfactual.ledger import read_pictures, write_pictures
+from evaluation.counterfactual.ledger import read_pictures, unpacked, write_pictures
 from evaluation.counterfactual.tasks import WorkList
 from evaluation.results import read_lines
 from precompute.recipes.model.config import UnetConfig
@@ -124,6 +124,28 @@ def test_lost_models_and_pictures_of_seeds_are_made_again(done, proof, tmp_path)
     before = len(trainings(place))
     leave(proof, place)
     assert (models / "seed-1" / "unet").is_dir() and len(trainings(place)) == before + 1
+
+
+def test_scores_join_the_lines_once(done, proof, tmp_path, capsys):
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    same = ("--workers", "0", "--stride", "500", "--steps", "1", "--guidance", "1")
+    assert evaluate("lds", proof, place, *same, "--methods", "clip,pixel") == 0
+    index = Index.open(proof)
+    scores = [unit for unit in units(place) if unit["unit"].startswith("scores")]
+    measured = len(units(place)[0]["losses"])
+    assert len(scores) == 2 * measured and {unit["arm"] for unit in scores} == {"clip", "pixel"}
+    for unit in scores:
+        values = unpacked(unit)
+        assert np.flatnonzero(np.isfinite(values)).tolist() == index.train_rows.tolist()
+        asked = [u for u in units(place) if u["unit"].startswith("answer")
+                 and (u["query"], u["arm"]) == (unit["query"], unit["arm"])]  # fmt: skip
+        for other in asked:  # the same order, but for what half precision cannot tell apart
+            assert (np.diff(values[other["rows"]]) <= 2e-3 * unit["scale"]).all()
+    assert len(trainings(place)) == len(trainings(done))
+    before = (place / "results" / "leave-k-out.jsonl").read_bytes()
+    assert evaluate("lds", proof, place, *same, "--methods", "clip,pixel") == 0
+    assert (place / "results" / "leave-k-out.jsonl").read_bytes() == before
+    capsys.readouterr()
 
 
 def test_tables_and_figures_follow_from_the_lines(done, proof, capsys):

@@ -1,0 +1,45 @@
+"""Do a method's scores foretell every retraining's loss on every picture (linear datamodelling)?
+
+For every measured picture of the gallery, the tuning ones too, each method scores all training
+records; the sum of the scores of what a retraining missed should rank the retrainings by what they
+lost. It needs no retraining of its own: what `leave-k-out` made serves every method and setting,
+also those that found none of the removals. Scores join the lines of leave-k-out.
+
+python -m evaluation lds --index runs/proof/rich
+python -m evaluation lds --index runs/proof/rich --methods abu-ekfac,abu-ekfac:steps=5
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from evaluation import results
+from evaluation.counterfactual import arms, foretold, frozen
+from evaluation.counterfactual.lines import Lines
+from evaluation.counterfactual.session import Session
+from evaluation.counterfactual.session import add_arguments as add_common
+from evaluation.counterfactual.tasks import FIRST, THEN
+from evaluation.results import Summary
+from evaluation.world import world_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `lds`."""
+    add_common(parser)
+    add = parser.add_argument
+    add("--methods", default=",".join((*FIRST, *THEN)), metavar="NAME[,NAME...]")
+    add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="settings of the methods")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score what is missing, then print the table."""
+    session = Session.begin(args, world_of(args))
+    session.base()
+    labels = [name.strip() for name in args.methods.split(",") if name.strip()]
+    able = session.able(arms.resolved(labels, frozen.read(args.frozen)))
+    session.ledger.note_arms({label: arm.text for label, arm in able.items()})
+    session.score(session.setting.gallery[: session.setting.measured], list(able.values()))
+    ledger = session.ledger.results
+    lines = Lines(ledger.head, list(ledger.units.values()))
+    print(results.markdown(Summary((), tuple(foretold.table(lines)))))
