@@ -42,4 +42,4 @@ def run(args: argparse.Namespace) -> None:
     session.score(session.setting.gallery[: session.setting.measured], list(able.values()))
     ledger = session.ledger.results
     lines = Lines(ledger.head, list(ledger.units.values()))
-    print(results.markdown(Summary((), tuple(foretold.table(lines)))))
+    print(results.markdown(Summary((), tuple(foretold.table(lines)), (foretold.NOTE,))))

@@ -83,7 +83,8 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     for title, labels in SECTIONS:
         if labels is TABLE_1 or tables.compares(lines, labels):
             parts += _section(title, tables.comparison(lines, labels))
-    parts += _section("What the scores foretell", foretold.table(lines))
+    if rows := foretold.table(lines):
+        parts += [*_section("What the scores foretell", rows), foretold.NOTE]
     for label in ("abu", "abu-ekfac"):
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))

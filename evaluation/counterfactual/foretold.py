@@ -26,6 +26,12 @@ from evaluation.counterfactual.tasks import training
 from evaluation.statistics import mean_error, spearman
 
 FEWEST = 10  # removals to correlate over
+NOTE = (
+    "Linear datamodelling score over the finished removals of K: rank correlation (rho) and "
+    "Pearson's (r) of the sum of the removed records' scores and the measured ΔL, mean over "
+    "pictures ± one standard error; elsewhere: without the removals made for the picture itself. "
+    "Pictures share the removals, so the error is larger than stated: see the control."
+)
 HEADS = ("K", "method", "pictures", "removals", "rho ↑", "rho, elsewhere ↑", "r ↑")
 
 
