@@ -76,7 +76,7 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     head = lines.head
     parts = [
         "# Leave-K-out on the proof world\n\nWritten by `python -m evaluation tables` from "
-        f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Lines from `{head['command']}`, "
+        f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Its last lines: `{head['command']}`, "
         f"{head['machine']['processor']}.",
         results.markdown(Summary(tables.summary(head, lines.units).figures)),
     ]
