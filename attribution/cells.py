@@ -100,9 +100,16 @@ class TextStates:
 
 
 def batch_size_for(denoiser: Denoiser) -> int:
-    """Samples of one forward that keep the device busy without needless memory."""
-    channels, height, width = denoiser.latent_shape
-    numbers = CPU_NUMBERS if denoiser.device.type == "cpu" else CUDA_NUMBERS
+    """`samples_at_once` of a denoiser."""
+    return samples_at_once(denoiser.latent_shape, denoiser.device.type)
+
+
+def samples_at_once(latent_shape: Sequence[int], device: str) -> int:
+    """Samples [C, h, w] of one forward that keep a device, "cpu" or another, busy without needless
+    memory.
+    """
+    channels, height, width = latent_shape
+    numbers = CPU_NUMBERS if device == "cpu" else CUDA_NUMBERS
     return max(1, min(MOST_SAMPLES, numbers // (channels * height * width)))
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from attribution import layout
+from attribution.cells import samples_at_once
 from attribution.integrity import canonical_hash, check_table, damage
 from attribution.types import UserError
 from precompute import extras, models, timings
@@ -28,9 +29,6 @@ from precompute.shards import Work, existing, write_json
 
 Make = Callable[[Work, tqdm], Sequence[str]]
 Inputs = Callable[[Work], dict[str, Any]]
-
-# Latent numbers of one forward: 64 samples of the embedded model, 8 of Stable Diffusion 1 on a CPU.
-_CPU_NUMBERS, _CUDA_NUMBERS, _MOST_SAMPLES = 1 << 17, 1 << 20, 512
 
 
 class Build:
@@ -221,9 +219,7 @@ class Build:
         """Samples of one forward; kept from run to run, for it moves a loss's last bits."""
         if chosen := self.settings["environment"]["batch_size"]:
             return chosen
-        channels, height, width = self.model()["latent_shape"]
-        numbers = _CPU_NUMBERS if self.device == "cpu" else _CUDA_NUMBERS
-        return max(1, min(_MOST_SAMPLES, numbers // (channels * height * width)))
+        return samples_at_once(self.model()["latent_shape"], self.device)
 
     # ------------------------------------------------------------------ manifest
 

@@ -29,7 +29,6 @@ from evaluation.counterfactual.tasks import (
     AnswerTask,
     BaseTask,
     Entry,
-    ScoreTask,
     Task,
     TrainingTask,
 )
@@ -79,8 +78,6 @@ class Bench:
             return self._base()
         if isinstance(task, AnswerTask):
             return self._answer(task)
-        if isinstance(task, ScoreTask):
-            return self._scores(task)
         return self._training(task)
 
     # ------------------------------------------------------------------ parts
@@ -175,35 +172,27 @@ class Bench:
         return np.argsort(-cosines, axis=1, kind="stable")[:, :RELATED].tolist()
 
     def _answer(self, task: AnswerTask) -> Doing:
-        yield 0.0
-        rows, _, line = self._scored(task)
-        yield {**line, "rows": rows[: ledger.TOP].tolist()}
-
-    def _scores(self, task: ScoreTask) -> Doing:
-        yield 0.0
-        rows, scores, line = self._scored(task)
-        whole = np.full(self.index.n_records, np.nan)
-        whole[rows] = scores
-        yield {**line, **ledger.packed(whole)}
-
-    def _scored(
-        self, task: AnswerTask | ScoreTask
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Rows and scores, best first, and what a line says of them."""
         began = time.perf_counter()
         entry, arm = self.setting.gallery[task.query], Arm.parse(task.arm)
         context, built = self.context(arm.place)
+        yield 0.0
         setting, picture = self.setting, Image.fromarray(self.original[task.query])
         asked = (setting.steps, setting.guidance, "DDIMScheduler")
         query = Query(entry.prompt, picture, entry.seed, *asked)
         rows, scores = arms.scored(arm, context, query, built)
-        line = {
+        yield {
             "query": entry.id,
             "arm": arm.text,
             "digest": arms.digest(arm, context.index),
+            **(self._every(rows, scores) if task.whole else {"rows": rows[: ledger.TOP].tolist()}),
             "seconds": round(time.perf_counter() - began, 2),
         }
-        return rows, scores, line
+
+    def _every(self, rows: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+        """Scores by row of the index, for a line; NaN where held out."""
+        whole = np.full(self.index.n_records, np.nan)
+        whole[rows] = scores
+        return ledger.packed(whole)
 
     def _training(self, task: TrainingTask) -> Doing:
         began = time.perf_counter()

@@ -22,7 +22,6 @@ from functools import cached_property
 import numpy as np
 
 from evaluation.counterfactual.lines import Lines
-from evaluation.counterfactual.tasks import training
 from evaluation.statistics import mean_error, spearman
 
 FEWEST = 10  # removals to correlate over
@@ -77,12 +76,11 @@ class Removals:
 
     @cached_property
     def made_for(self) -> Mapping[str, set[str]]:
-        """Query's id → the keys of those that some answer about it asked for."""
+        """Query's id → the keys of the trainings that some answer about it asked for."""
         found: dict[str, set[str]] = {}
-        for answers in self.lines.answers.values():
-            for query, rows in answers.items():
-                key = training(rows[: self.k], self.lines.recipe).key
-                found.setdefault(query, set()).add(key)
+        for arm in self.lines.answers:
+            for outcome in self.lines.outcomes(arm):
+                found.setdefault(outcome.query, set()).add(outcome.key)
         return found
 
     def elsewhere(self, query: str) -> np.ndarray:

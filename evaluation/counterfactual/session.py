@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, zip_longest
@@ -29,7 +29,6 @@ from evaluation.counterfactual.tasks import (
     AnswerTask,
     BaseTask,
     Entry,
-    ScoreTask,
     Task,
     WorkList,
 )
@@ -199,37 +198,40 @@ class Session:
         self, queries: Sequence[Entry], wanted: Sequence[Arm]
     ) -> dict[tuple[str, str], list[int]]:
         """(query's id, arm as written) → ranked rows; what is missing is computed."""
-        wanted = list({arm.text: arm for arm in wanted}.values())  # two labels may mean one arm
-        digests = self.digests(wanted)
-        self.ledger.note_digests(digests)
-        there = self.ledger.answers(digests)
-        place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
-        tasks = [
-            AnswerTask(place[query.id], arm.text, f"{query.id} {arm.text} {digests[arm.text]}")
-            for arm in wanted
-            for query in queries
-            if (query.id, arm.text) not in there
-        ]
-        self._do(tasks, "answers", lambda task: f"answer {task.key}")
+        digests = self._ask(queries, wanted, self.ledger.answers, "answer")
         found = self.ledger.answers(digests)
         asked = {query.id for query in queries}
-        texts = {arm.text for arm in wanted}
-        return {key: rows for key, rows in found.items() if key[0] in asked and key[1] in texts}
+        return {key: rows for key, rows in found.items() if key[0] in asked and key[1] in digests}
 
     def score(self, pictures: Sequence[Entry], wanted: Sequence[Arm]) -> None:
         """Every record's score for each picture under each arm, where they are missing."""
-        wanted = list({arm.text: arm for arm in wanted}.values())
-        digests = self.digests(wanted)
+        self._ask(pictures, wanted, self.ledger.scored, "scores")
+
+    def _ask(
+        self,
+        pictures: Sequence[Entry],
+        wanted: Sequence[Arm],
+        there_of: Callable[[Mapping[str, str]], Collection[tuple[str, str]]],
+        kind: str,
+    ) -> dict[str, str]:
+        """Have each arm answer about each picture where `there_of` its digests lacks it, as units
+        of a `kind`: "answer" or "scores". Returns the digests, by arm as written."""
+        distinct = list({arm.text: arm for arm in wanted}.values())  # two labels may mean one arm
+        digests = self.digests(distinct)
         self.ledger.note_digests(digests)
-        there = self.ledger.scored(digests)
+        there = there_of(digests)
         place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
         tasks = [
-            ScoreTask(place[entry.id], arm.text, f"{entry.id} {arm.text} {digests[arm.text]}")
-            for arm in wanted
+            AnswerTask(
+                place[entry.id], arm.text, f"{entry.id} {arm.text} {digests[arm.text]}",
+                whole=kind == "scores",
+            )
+            for arm in distinct
             for entry in pictures
             if (entry.id, arm.text) not in there
-        ]
-        self._do(tasks, "scores", lambda task: f"scores {task.key}")
+        ]  # fmt: skip
+        self._do(tasks, kind if kind == "scores" else "answers", lambda task: f"{kind} {task.key}")
+        return digests
 
     def train(self, work: WorkList) -> None:
         """Every training of the list that is not done, in its order."""

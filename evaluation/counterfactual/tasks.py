@@ -48,20 +48,13 @@ class BaseTask:
 
 @dataclass(frozen=True)
 class AnswerTask:
-    """Rank the training records for a picture of the gallery; arm: as written."""
+    """Rank the training records for a picture of the gallery; arm: as written. whole: keep every
+    score, not the top ranks."""
 
     query: int
     arm: str
     key: str
-
-
-@dataclass(frozen=True)
-class ScoreTask:
-    """Score every training record for a picture of the gallery; arm: as written."""
-
-    query: int
-    arm: str
-    key: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ class TrainingTask:
     keep: bool = False
 
 
-Task = BaseTask | AnswerTask | ScoreTask | TrainingTask
+Task = BaseTask | AnswerTask | TrainingTask
 
 
 def training(
