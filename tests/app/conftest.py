@@ -108,8 +108,9 @@ def chromium() -> Iterator[Any]:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.fail("no Chromium found: apt-get install chromium, or set CHROMIUM=/path/to/it")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # milliseconds; a page draws when the machine lets it
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=list(CHROMIUM_ARGUMENTS), headless=True

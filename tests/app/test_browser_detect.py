@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.app.conftest import Site
 from tests.app.test_browser_region import attribute, shot, tab, upload, visit
@@ -41,15 +42,16 @@ def test_what_was_found_is_ticked_and_attributed(desktop: Any, tmp_path: Path) -
     page = desktop
     upload(page, tmp_path / "wide.png", (96, 64))
     opened(page, "Detect", "pick")
-    assert page.is_disabled("#detect-run") is False
-    assert page.input_value("#detect-text textarea, #detect-text input") == "ak."
-    assert "Nothing ticked" in page.inner_text("#region-line")
+    expect(page.locator("#detect-run")).to_be_enabled()
+    expect(page.locator("#detect-text textarea, #detect-text input")).to_have_value("ak.")
+    expect(page.locator("#region-line")).to_contain_text("Nothing ticked")
     detect(page, "dog. house. stop sign")
     page.wait_for_selector("#pad .w-found")
     many = page.locator("#pad .w-found").count()
-    assert many == page.locator("#found li").count() >= 2
-    assert page.locator("#pad .w-found .w-current").count() == 1  # the best
-    assert "Ticked, " in page.inner_text("#region-line")
+    assert many >= 2
+    expect(page.locator("#found li")).to_have_count(many)
+    expect(page.locator("#pad .w-found .w-current")).to_have_count(1)  # the best
+    expect(page.locator("#region-line")).to_contain_text("Ticked, ")
 
     page.click("#found li:nth-child(2) button")
     page.wait_for_function("document.querySelectorAll('#pad .w-current').length === 2")
@@ -69,7 +71,7 @@ def test_what_was_found_is_ticked_and_attributed(desktop: Any, tmp_path: Path) -
         page.click("#found li:nth-child(1) button")
         page.wait_for_selector("#pad .w-current")
     attribute(page)
-    assert page.get_attribute("#scope img", "alt") == "The part of your picture"
+    expect(page.locator("#scope img")).to_have_attribute("alt", "The part of your picture")
 
 
 def test_nothing_found_and_bad_words_are_said(desktop: Any) -> None:
@@ -81,8 +83,8 @@ def test_nothing_found_and_bad_words_are_said(desktop: Any) -> None:
     page.press("#detect-threshold input[type=number]", "Tab")
     detect(page, "dog")
     page.wait_for_selector("#found .w-empty")
-    assert "Nothing found" in page.inner_text("#found")
-    assert "whole picture counts" in page.inner_text("#region-line")
+    expect(page.locator("#found")).to_contain_text("Nothing found")
+    expect(page.locator("#region-line")).to_contain_text("whole picture counts")
 
 
 def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -> None:
@@ -92,11 +94,11 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     page.click("#generate-run")
     page.wait_for_selector("#generate-status .w-done")
     opened(page, "Words", "look")
-    assert "No word chosen" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("No word chosen")
     page.click('#words [data-id="ak"]')
     page.wait_for_selector("#pad image.w-heat")
     page.wait_for_selector('#words [data-id="ak"][aria-pressed="true"]')
-    assert "looked for “ak”" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("looked for “ak”")
     shot(page, "word")
     page.click('#words [data-id="by"]')  # at once: the maps are at hand
     page.wait_for_selector('#words [data-id="by"][aria-pressed="true"]')
@@ -104,8 +106,7 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     page.click("#region-tabs >> role=tab[name='Whole']")
     attribute(page)
     page.wait_for_selector("#rows .w-row:nth-child(2)")
-    captions = page.locator("#rows figcaption b").all_inner_texts()
-    assert captions == ["by", "whole picture"]
+    expect(page.locator("#rows figcaption b")).to_have_text(["by", "whole picture"])
 
 
 def test_on_a_phone(site: Site, chromium: Any, tmp_path: Path) -> None:

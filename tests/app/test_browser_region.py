@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.app.conftest import Site
 from tests.tiny import tiny_images
@@ -69,7 +70,7 @@ def tab(page: Any, name: str) -> None:
     page.click(f"#region-tabs >> role=tab[name='{name}']")
     tool = {"Box": "box", "Brush": "brush"}.get(name, "")
     page.wait_for_selector(f'#pad .w-marks[data-tool="{tool}"]', state="attached")
-    assert page.is_visible("#pad .w-pad") == bool(tool)
+    expect(page.locator("#pad .w-pad")).to_be_visible(visible=bool(tool))
 
 
 def at(page: Any, x: float, y: float) -> tuple[float, float]:
@@ -100,8 +101,14 @@ def boxes(page: Any, count: int) -> list[list[float]]:
     return found
 
 
-def numbers(page: Any) -> list[float]:
-    return [float(page.input_value(f"#box-{name} input")) for name in CORNERS]
+def numbers_become(page: Any, box: list[float]) -> None:
+    """Waits until the number fields say x0, y0, x1, y1 of `box`, to a tenth of a pixel."""
+    page.wait_for_function(
+        "([names, box]) => names.every((name, i) => {"
+        " const said = document.querySelector(`#box-${name} input`).value;"
+        " return said !== '' && Math.abs(said - box[i]) < 0.06; })",
+        arg=[list(CORNERS), box],
+    )
 
 
 def shot(page: Any, name: str) -> None:
@@ -117,24 +124,24 @@ def attribute(page: Any) -> None:
 
 def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Path) -> None:
     page, (width, height) = desktop, (120, 60)
-    assert "Make a picture first" in page.inner_text("#pad")
+    expect(page.locator("#pad")).to_contain_text("Make a picture first")
     upload(page, tmp_path / "wide.png", (width, height))
-    assert "whole picture counts" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("whole picture counts")
     tab(page, "Box")
-    assert page.is_disabled("#box-remove") and page.is_disabled("#boxes-clear")
+    expect(page.locator("#box-remove")).to_be_disabled()
+    expect(page.locator("#boxes-clear")).to_be_disabled()
 
     drag(page, (0.1, 0.2), (0.5, 0.8))
     (first,) = boxes(page, 1)
     assert first == pytest.approx([12, 12, 60, 48], abs=1.0)
-    page.wait_for_function("document.querySelector('#box-right input').value !== ''")
-    assert numbers(page) == pytest.approx(first, abs=0.06)
-    assert "The box: 24 % of the picture counts." in page.inner_text("#region-line")
+    numbers_become(page, first)
+    expect(page.locator("#region-line")).to_contain_text("The box: 24 % of the picture counts.")
 
     for place in ((0.9, 0.9), (0.7, 0.4)):  # two clicks, from the lower right to the upper left
         page.mouse.click(*at(page, *place))
     second = boxes(page, 2)[1]
     assert second == pytest.approx([84, 24, 108, 54], abs=1.0)
-    assert page.get_attribute("#boxes li:nth-child(2) button", "aria-pressed") == "true"
+    expect(page.locator("#boxes li:nth-child(2) button")).to_have_attribute("aria-pressed", "true")
     shot(page, "two-boxes")
 
     page.fill("#box-left input", "90")
@@ -143,8 +150,9 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
     page.fill("#box-right input", "80")  # inverted: refused, and the box stays
     page.press("#box-right input", "Tab")
     page.wait_for_selector("#region-line .w-refused")
-    assert "x0 has to be below x1" in page.inner_text("#region-line")
-    assert boxes(page, 2)[1][0] == 90 and numbers(page)[2] == pytest.approx(second[2], abs=0.06)
+    expect(page.locator("#region-line")).to_contain_text("x0 has to be below x1")
+    numbers_become(page, [90, *second[1:]])
+    assert boxes(page, 2)[1][0] == 90
 
     page.click("#boxes li:nth-child(1) button")
     page.wait_for_selector('#boxes li:nth-child(1) button[aria-pressed="true"]')
@@ -152,7 +160,7 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
     boxes(page, 1)
     page.click("#boxes-clear")
     boxes(page, 0)
-    assert "No box yet" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("No box yet")
     page.focus("#box-add")
     page.keyboard.press("Enter")  # without any pointer
     assert boxes(page, 1) == [[30, 15, 90, 45]]
@@ -163,23 +171,24 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
 def test_rows_of_parts(desktop: Any, tmp_path: Path) -> None:
     page = desktop
     upload(page, tmp_path / "square.png", (64, 64))
-    assert page.locator("#pad .w-box").count() == 0
+    expect(page.locator("#pad .w-box")).to_have_count(0)
     attribute(page)
-    assert not page.is_visible("#rows-box")
+    expect(page.locator("#rows-box")).to_be_hidden()
     tab(page, "Box")
     drag(page, (0.05, 0.05), (0.5, 0.5))
     boxes(page, 1)
     attribute(page)
     page.wait_for_selector("#rows .w-row:nth-child(2)")
-    assert page.get_attribute("#scope img", "alt") == "The part of your picture"
+    expect(page.locator("#scope img")).to_have_attribute("alt", "The part of your picture")
     tab(page, "Brush")
     drag(page, (0.6, 0.6), (0.9, 0.6), (0.9, 0.9))
     page.wait_for_selector("#pad .w-paint")
     attribute(page)
     page.wait_for_selector("#rows .w-row:nth-child(3)")
-    captions = page.locator("#rows figcaption b").all_inner_texts()
-    assert captions == ["whole picture", "box 1", "painted part 1"]
-    assert re.search(r"\d+ of 12 as for the whole", page.inner_text("#rows .w-row:nth-child(2)"))
+    captions = page.locator("#rows figcaption b")
+    expect(captions).to_have_text(["whole picture", "box 1", "painted part 1"])
+    second = page.locator("#rows .w-row:nth-child(2)")
+    expect(second).to_contain_text(re.compile(r"\d+ of 12 as for the whole"))
     shot(page, "rows")
     page.click("#rows .w-row:nth-child(2) li:nth-child(3) button")
     page.wait_for_selector("#record dl")
@@ -192,7 +201,7 @@ def test_a_link_with_a_box_asks_about_it(site: Site, chromium: Any) -> None:
     page = visit(chromium, site, link, viewport={"width": 1280, "height": 900})
     page.wait_for_selector("#attribute-status .w-done")
     assert boxes(page, 2) == [[2, 2, 9, 9], [10.5, 1, 14, 5]]
-    assert page.get_attribute("#scope img", "alt") == "The part of your picture"
+    expect(page.locator("#scope img")).to_have_attribute("alt", "The part of your picture")
     page.wait_for_function("document.querySelector('#link textarea, #link input').value")
     again = page.locator("#link textarea, #link input").first.input_value()
     assert "region=2%2C2%2C9%2C9%3B10.5%2C1%2C14%2C5" in again
@@ -208,7 +217,7 @@ def test_brush_undo_erase_and_clear(desktop: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#pad .w-paint")
     page.click("#brush-clear")
     page.wait_for_selector("#pad .w-paint", state="detached")
-    assert "Nothing painted yet" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("Nothing painted yet")
     for row in (0.2, 0.5, 0.8):  # quickly one after another: none is lost
         drag(page, (0.2, row), (0.8, row))
     page.wait_for_function("document.querySelectorAll('#w-in polyline').length === 3")
@@ -220,9 +229,9 @@ def test_brush_undo_erase_and_clear(desktop: Any, tmp_path: Path) -> None:
     drag(page, (0.1, 0.2), (0.9, 0.2))
     page.wait_for_selector('#w-in polyline[stroke="black"]', state="attached")
     tab(page, "Whole")
-    assert "whole picture counts" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("whole picture counts")
     tab(page, "Brush")
-    assert page.locator("#w-in polyline").count() == 3  # kept while another tab counted
+    expect(page.locator("#w-in polyline")).to_have_count(3)  # kept while another tab counted
 
 
 def test_by_touch_on_a_portrait(phone: Any, tmp_path: Path) -> None:
@@ -247,7 +256,7 @@ def test_by_touch_on_a_portrait(phone: Any, tmp_path: Path) -> None:
     tab(page, "Brush")
     touch_drag(page, (0.2, 0.3), (0.8, 0.3))
     page.wait_for_selector("#pad .w-paint")
-    assert "painted part" in page.inner_text("#region-line")
+    expect(page.locator("#region-line")).to_contain_text("painted part")
 
 
 def touch_drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
