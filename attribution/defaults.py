@@ -20,6 +20,8 @@ SHORTLIST_SOURCES: tuple[str, ...] = ("gradient", "clip")
 # Racing: at how many timesteps all that are left are scored, and how many of them then go on (for a
 # top 24; more for more). Who is left after the last wave gets every other timestep.
 RACING: tuple[tuple[int, int], ...] = ((1, 768), (1, 192), (1, 96))
+# Where the output's shift is tracked, which one timestep nearly tells.
+RACING_SHIFT: tuple[tuple[int, int], ...] = ((1, 96),)
 # Standard errors below the k-th best at which a record is dropped however few are left.
 RACING_CONFIDENCE = 2.5
 

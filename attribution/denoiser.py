@@ -7,11 +7,13 @@
 | `noise` | ε | Gaussian draw, [B, C, h, w] |
 | `squared_error` | (ε_θ(x_t, c, t) − target)² | before any averaging, [B, C, h, w] |
 | `objective` | "loss" or "eps2" | what is squared: the error, or ε_θ itself (Table 5) |
+| `reference` | θ0 | a UNet whose output takes the target's place, so that its shift is squared |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,7 +41,8 @@ class Denoiser:
     latent_shape: (C, h, w). resolution: image side in pixels. dtype: the UNet's; errors and losses
     come back in float32 (float64 for a float64 model). alphas_cumprod: ᾱ_t, [n_train_timesteps].
     objective: what `squared_error` squares; see `with_objective`. precision: what layers compute in
-    while records are scored (attribution.cells); all else runs in `dtype`.
+    while records are scored (attribution.cells); all else runs in `dtype`. reference: see
+    `against_itself`.
     """
 
     pipeline: Any
@@ -57,6 +60,7 @@ class Denoiser:
     alphas_cumprod: Tensor
     objective: Objective = "loss"
     precision: Precision = FLOAT32
+    reference: Any = None
 
     @classmethod
     def load(
@@ -198,11 +202,30 @@ class Denoiser:
             raise UserError(f"the objective is one of {', '.join(OBJECTIVES)}, not {objective!r}")
         return replace(self, objective=objective)
 
+    def against_itself(self, moving: Collection[str]) -> Denoiser:
+        """The same model, whose `squared_error` is (output − output with today's weights)²: 0 now,
+        and how far the output has shifted once the parameters named in `moving` have changed.
+
+        Those are copied, all others shared; an error then takes two forwards.
+        """
+        own = [p for name, p in self.unet.named_parameters() if name not in moving]
+        shared = {id(tensor): tensor for tensor in (*own, *self.unet.buffers())}
+        return replace(self, reference=deepcopy(self.unet, shared))
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of a UNet that one squared error takes."""
+        return 1 if self.reference is None else 2
+
     def squared_error(
         self, latents: Tensor, cond: Tensor, noise: Tensor, timesteps: Tensor
     ) -> Tensor:
         """(output − target)², or ε_θ² by the objective, [B, C, h, w], differentiable."""
         output, target = self.predict(latents, cond, noise, timesteps)
+        if self.reference is not None:
+            with torch.no_grad():
+                before = replace(self, unet=self.reference)
+                target, _ = before.predict(latents, cond, noise, timesteps)
         if self.objective == "eps2":
             return self.predicted_noise(output, latents, noise, timesteps) ** 2
         return (output - target) ** 2

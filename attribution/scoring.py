@@ -188,7 +188,7 @@ class _Scoring:
         self.cells[index] = self.after[index] - self.base[index]
         finished = self.heat.positions[self.complete : complete]
         self.through[finished], self.complete = True, complete
-        self.evaluated += len(positions)
+        self.evaluated += len(positions) * self.denoiser.forwards
         self._did(len(positions))
         if self.maps.keep and unlearned and self.heat.last:
             mine = positions < self.rivals

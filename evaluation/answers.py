@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from attribution.denoiser import Denoiser, Objective
+from attribution.denoiser import Denoiser
 from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
+from attribution.methods.tracking import Tracked, tracked
+from attribution.methods.unlearning import UnlearningAttributor
 from attribution.scoring import Scores, score_records
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig, Unlearned, unlearn
@@ -46,12 +48,18 @@ class Answers:
 
     def config(self, method: str, **changes: Any) -> UnlearnConfig:
         """A method's configuration as the product has it, with `changes`; UserError if not."""
+        return UnlearnConfig(**{**self._attributor(method).config, **changes})
+
+    def tracked(self, method: str) -> Tracked:
+        """What a method compares on the training records."""
+        return tracked(self.context, self.config(method), self._attributor(method).tracks)
+
+    def _attributor(self, method: str) -> UnlearningAttributor:
         if method not in UNLEARNING:
             raise UserError(f"no method {method!r} here; one of {', '.join(UNLEARNING)}")
         if why := why_not(METHODS[method], self.context):
             raise UserError(f"method {method}: {why}")
-        attributor = METHODS[method].build(self.context)
-        return UnlearnConfig(**{**attributor.config, **changes})
+        return METHODS[method].build(self.context)
 
     def unlearn(self, latents: Tensor, prompt: str, config: UnlearnConfig) -> Unlearned:
         """Δθ of one picture, latents [1, C, h, w]."""
@@ -70,18 +78,16 @@ class Answers:
         columns: Sequence[int] | None = None,
         denoiser: Denoiser | None = None,
         base: np.ndarray | None = None,
-        objective: Objective = "loss",
     ) -> Scores:
         """Cells of `rows` at some columns of the index's timesteps, all by default.
 
-        `denoiser` and `base` take the place of the world's and of the index's base losses;
-        `objective` is what the Δθ was made to raise.
+        `denoiser` and `base` take the place of the world's and of the index's base losses.
         """
         index = self.index
         steps = score_records(
-            (denoiser or self.denoiser).with_objective(objective),
+            denoiser or self.denoiser,
             index,
-            self.context.base_loss(objective) if base is None else base,
+            self.context.base_loss() if base is None else base,
             rows,
             delta,
             index.timesteps,

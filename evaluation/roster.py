@@ -53,9 +53,10 @@ def basis(name: str, context: Context) -> str:
     facts: dict[str, Any] = {need: _behind(need, context) for need in method.needs}
     if method.kind == UNLEARNING:
         assert method.build is not None
-        facts["config"] = asdict(UnlearnConfig(**method.build(context).config))
+        attributor = method.build(context)
+        facts["config"] = asdict(UnlearnConfig(**attributor.config))
         facts["candidates"] = [defaults.SHORTLIST, *defaults.SHORTLIST_SOURCES]
-        facts["racing"] = [*map(list, defaults.RACING), defaults.RACING_CONFIDENCE]
+        facts["racing"] = [*map(list, attributor.racing), defaults.RACING_CONFIDENCE]
     elif method.kind == "gradient":
         facts["options"] = [DAMPING, defaults.DRAWS]
     return canonical_hash(facts)[:8]

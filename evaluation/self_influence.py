@@ -97,11 +97,12 @@ def _unlearned(
 ) -> tuple[dict[str, Any], Rank]:
     """(settings, rank) by unlearning the record's own latents, every cell at some timesteps."""
     config, columns, index = answers.config(name), answers.columns(timesteps), answers.index
+    watched = answers.tracked(name)
 
     def rank(row: int, others: np.ndarray) -> tuple[dict[str, Any], int]:
         found = answers.unlearn(index.latents([row]), index.captions([row])[0][0], config)
         rows = np.array([row, *others])
-        cells = answers.score(rows, found.delta, columns, objective=config.objective).cells
+        cells = answers.score(rows, found.delta, columns, watched.denoiser, watched.base).cells
         scores = reduce_cells(cells)[0]
         line = {
             "rank": int((scores > scores[0]).sum()) + 1,

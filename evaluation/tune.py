@@ -6,7 +6,11 @@ greatest mean ΔL over the tuning queries; ties keep what was. Baselines get the
 their damping, their draws, and with `--place` other projections (`--wide trak=NAME`). Repeat until
 a round changes nothing: everything tried before is already there.
 
+A round of the whole grid is about 180 trainings; `lds` says beforehand which settings are worth
+them, and `--only` tries just those.
+
 python -m evaluation tune --k 10 --workers 4
+python -m evaluation tune --only abu-ekfac:relative_increase=1.0,dtrak:damping=1.0
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ _GRADIENT: dict[str, tuple[Any, ...]] = {
     "draws": (4, 16),
 }
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
-    **dict.fromkeys(("abu", "abu-ekfac"), _UNLEARNING),
+    **dict.fromkeys(("abu", "abu-ekfac", "abu-shift"), _UNLEARNING),
     **dict.fromkeys(("trak", "journeytrak", "dtrak", "datainf"), _GRADIENT),
 }
 
@@ -53,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--k", type=int, default=K, metavar="K", help=f"records removed; default {K}")
     add("--methods", default=",".join(GRIDS), metavar="NAME[,NAME...]")
+    add("--only", metavar="ARM[,ARM...]", help="only these, each against what its method has now")
     add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="written at the end")
     add(
         "--wide",
@@ -68,11 +73,14 @@ def run(args: argparse.Namespace) -> None:
     session = Session.begin(args, world_of(args))
     session.base()
     settings = frozen.read(args.frozen)
-    labels = [name.strip() for name in args.methods.split(",") if name.strip()]
+    named = [Arm.parse(text) for text in _names(args.only or "")]
+    labels = dict.fromkeys(arm.name for arm in named) or _names(args.methods)
     able = session.able(arms.resolved(labels, settings))
     wide = _wide(args.wide)
     tried = {
-        name: list(candidates(arm, wide.get(name, ()), _defaults(arm, session)))
+        name: [arm, *(one for one in named if one.name == name and one != arm)]
+        if named
+        else list(candidates(arm, wide.get(name, ()), _defaults(arm, session)))
         for name, arm in able.items()
     }
     every = [arm for some in tried.values() for arm in some]
@@ -82,6 +90,10 @@ def run(args: argparse.Namespace) -> None:
     removals(work, answers, names, [arm.text for arm in every], [args.k])
     session.train(work)
     _freeze(args, session, tried, settings)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _wide(texts: list[str]) -> dict[str, tuple[str, ...]]:

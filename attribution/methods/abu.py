@@ -17,9 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attribution import defaults
 from attribution.methods.context import Context
 from attribution.methods.method import Method
+from attribution.methods.tracking import Tracks
 from attribution.methods.unlearning import OPTIONS, UnlearningAttributor, check_options
+from attribution.racing import Waves
 
 _ABU = "Wang, Hertzmann, Efros, Zhu, Zhang. Data Attribution by Unlearning (NeurIPS 2024)"
 _DIAGONAL = "curvature:diagonal"
@@ -36,12 +39,16 @@ def _unlearning(
     lesson: str,
     step: str,
     score: str = _TAU,
+    *,
+    source: str = _ABU,
+    tracks: Tracks = "loss",
+    racing: Waves = defaults.RACING,
     **config: Any,
 ) -> Method:
     """A method of this family: `step` and `score` in LaTeX, `config` of UnlearnConfig."""
 
     def build(context: Context) -> UnlearningAttributor:
-        return UnlearningAttributor(context, name, **config)
+        return UnlearningAttributor(context, name, tracks=tracks, racing=racing, **config)
 
     def check(options: Mapping[str, Any]) -> None:
         check_options(config, options)
@@ -51,7 +58,7 @@ def _unlearning(
         "unlearning",
         title,
         explanation,
-        _ABU,
+        source,
         needs,
         build,
         lesson,
@@ -95,6 +102,25 @@ METHODS: tuple[Method, ...] = (
         "team. So the step that forgets this picture can avoid what the others need more exactly.",
         _NEWTON + r", \quad F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, "
         r"(Q_B \otimes Q_A)^\top",
+        curvature="ekfac",
+    ),
+    _unlearning(
+        "abu-shift",
+        "AbU+ by output",
+        "Unlearn the picture as AbU+ does, then see for which training drawings the model's output "
+        "has moved most, for the better or the worse.",
+        ("curvature:ekfac",),
+        "AbU+ asks which training drawings the model has become worse at. Better or worse depends "
+        "on the noise that was drawn for the question, so it takes many questions to tell; how far "
+        "the model's guess has moved hardly does. A guess that moves was made with the same parts "
+        "of the network as this picture.",
+        _NEWTON + r", \quad F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, "
+        r"(Q_B \otimes Q_A)^\top",
+        r"\tau(\hat z, z) = \mathbb{E}_{t, \epsilon} \lVert \epsilon_{\theta_{-\hat z}}(x_t, c, t) "
+        r"- \epsilon_{\theta_0}(x_t, c, t) \rVert^2",
+        source=f"Ours, after {_ABU}",
+        tracks="shift",
+        racing=defaults.RACING_SHIFT,
         curvature="ekfac",
     ),
     _unlearning(

@@ -14,8 +14,9 @@ from attribution.methods.answers import ranked, region_params
 from attribution.methods.candidates import Candidates, choose
 from attribution.methods.context import Context
 from attribution.methods.probing import settle
+from attribution.methods.tracking import Tracked, Tracks, tracked
 from attribution.precision import Probe
-from attribution.racing import Race, check_waves, plan
+from attribution.racing import Race, Waves, check_waves, plan
 from attribution.reduce import reduce_cells, score_cells, timesteps_seen
 from attribution.scoring import Scores, score_records
 from attribution.types import Attribution, Progress, Query
@@ -46,7 +47,8 @@ def measured_recall(answer: Attribution, index_hash: str) -> defaults.Recall | N
 
 @dataclass
 class Rescoring:
-    """One run of a method on one query; `options` as in UnlearningAttributor.run."""
+    """One run of a method on one query; `options` as in UnlearningAttributor.run, `racing` being
+    the schedule where they say nothing of it."""
 
     context: Context
     method: str
@@ -54,6 +56,8 @@ class Rescoring:
     config: UnlearnConfig
     k: int
     options: dict[str, Any]
+    tracks: Tracks = "loss"
+    racing: Waves = defaults.RACING
     seconds: dict[str, float] = field(default_factory=dict)
 
     def steps(
@@ -69,9 +73,9 @@ class Rescoring:
         candidates = self._timed(
             "shortlist", lambda: choose(context, self.query, found.delta, ids, limit, objective)
         )
-        floor = self._timed("noise floor", lambda: context.floor(objective))
+        watched = self._timed("noise floor", lambda: tracked(context, self.config, self.tracks))
         race = self._race(len(candidates.rows), ids)
-        facts = _Facts(found, probe, candidates, race, floor)
+        facts = _Facts(found, probe, candidates, race, watched)
         scores = yield from self._scores(facts)
         yield self._answer(scores, facts)
 
@@ -86,7 +90,7 @@ class Rescoring:
         whole = self.options.get("exhaustive") or self.options.get("columns") is not None
         if whole or waves is False or (waves is None and ids is not None):
             return None
-        waves = defaults.RACING if waves in (None, True) else waves
+        waves = self.racing if waves in (None, True) else waves
         return plan(
             waves,
             self.context.index.timesteps,
@@ -108,13 +112,13 @@ class Rescoring:
         fresh = self.options.get("fresh_base")
 
         def stale(scores: Scores) -> bool:
-            share = _floor_share(scores, facts.floor)
+            share = _floor_share(scores, facts.tracked.floor)
             return share > FLOOR_SHARE if fresh is None else bool(fresh)
 
         job = score_records(
-            context.denoiser.with_objective(self.config.objective),
+            facts.tracked.denoiser,
             index,
-            context.base_loss(self.config.objective),
+            facts.tracked.base,
             facts.candidates.rows,
             facts.found.delta,
             index.timesteps,
@@ -122,7 +126,7 @@ class Rescoring:
             also=context.training_rows(self.options.get("also") or ()),
             race=facts.race,
             columns=self.options.get("columns"),
-            stale=stale,
+            stale=stale if facts.tracked.cached else None,
             keep_maps=self.k,
             texts=context.texts,
             partial=lambda scores: self._answer(scores, facts),
@@ -147,12 +151,12 @@ class Rescoring:
             cells=scores.cells[own],
             maps=scores.maps,
             timesteps=self.context.index.timesteps,
-            noise_floor=facts.floor,
+            noise_floor=facts.tracked.floor,
             seconds=dict(self.seconds),
             params=self._params(scores, facts, timesteps_seen(scores.cells[own])),
             candidate_source=facts.source,
             evaluated_cells=scores.evaluated,
-            control=None if not also else self._control(scores, also, facts.floor),
+            control=None if not also else self._control(scores, also, facts.tracked.floor),
         )
 
     def _control(self, scores: Scores, ids: Sequence[str], floor: float) -> Attribution:
@@ -179,6 +183,7 @@ class Rescoring:
         candidates, found, race = facts.candidates, facts.found, facts.race
         return {
             **asdict(self.config),
+            "tracks": self.tracks,
             "reached": found.reached,
             "alpha_over_n": found.alpha_over_n,
             "columns": self.options.get("columns"),
@@ -186,7 +191,7 @@ class Rescoring:
             "sources": candidates.sources,
             "racing": None if race is None else self._raced(race, seen),
             "precision": facts.probe.facts(),
-            "noise_floor_share": _floor_share(scores, facts.floor),
+            "noise_floor_share": _floor_share(scores, facts.tracked.floor),
             "fresh_base": scores.fresh,
             "note": found.note,
             **region_params(self.query, "loss"),
@@ -211,7 +216,7 @@ class _Facts:
     probe: Probe
     candidates: Candidates
     race: Race | None
-    floor: float
+    tracked: Tracked
 
     @property
     def source(self) -> str:

@@ -13,6 +13,8 @@ from attribution.methods.answers import refuse_unknown
 from attribution.methods.candidates import check_limit
 from attribution.methods.context import Context
 from attribution.methods.rescoring import Rescoring, check_racing
+from attribution.methods.tracking import Tracks
+from attribution.racing import Waves
 from attribution.types import Attribution, Progress, Query
 from attribution.unlearning import UnlearnConfig, Unlearned, unlearn
 
@@ -42,10 +44,22 @@ def _of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class UnlearningAttributor:
-    """One unlearning method of an index; keeps the last Δθ, for "see it forget" and reruns."""
+    """One unlearning method of an index; keeps the last Δθ, for "see it forget" and reruns.
 
-    def __init__(self, context: Context, name: str, **config: Any) -> None:
+    tracks: what is compared before and after. racing: waves of a run that names none.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        *,
+        tracks: Tracks = "loss",
+        racing: Waves = defaults.RACING,
+        **config: Any,
+    ) -> None:
         self.context, self.name = context, name
+        self.tracks, self.racing = tracks, racing
         self.config = {
             "relative_increase": defaults.RELATIVE_INCREASE,
             "draws": defaults.DRAWS,
@@ -82,7 +96,7 @@ class UnlearningAttributor:
 
         - exhaustive: every cell of every training record, whatever the next two say;
         - shortlist: how many candidates, None for all;
-        - racing: waves of (timesteps, survivors), by default defaults.RACING; False: every cell of
+        - racing: waves of (timesteps, survivors), by default the method's own; False: every cell of
           every candidate, as when `ids` or `columns` are given;
         - also: ids to score beside the candidates, at every timestep: the answer's `control`;
         - fresh_base: compute base losses here: True, False, or None for as the noise floor says;
@@ -90,7 +104,9 @@ class UnlearningAttributor:
         """
         refuse_unknown(self.name, options, dict.fromkeys(OPTIONS))
         config = self._configured(options)
-        run = Rescoring(self.context, self.name, query, config, k, options)
+        run = Rescoring(
+            self.context, self.name, query, config, k, options, self.tracks, self.racing
+        )
         yield from run.steps(self.unlearn(query, **_of(options)), ids)
 
     def _configured(self, options: Mapping[str, Any]) -> UnlearnConfig:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attribution.delta import applied
 from attribution.denoiser import Denoiser
 from attribution.types import Cancelled, UserError
 from tests.tiny import LATENT_SHAPE, RESOLUTION, TEXT_DIM, TOKENS, tiny_images, tiny_pipeline
@@ -51,6 +52,26 @@ def test_loss_matches_the_schedulers_targets(denoiser64):
         output = denoiser64.unet(x_t, t, cond).sample
         expected = ((output - target) ** 2).mean(dim=(1, 2, 3))
         assert torch.allclose(denoiser64.loss(latents, cond, noise, t), expected, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_against_itself_is_the_square_of_what_the_output_moved_by(denoiser64):
+    data = _batch(denoiser64)
+    before, _ = denoiser64.predict(*data)
+    names = [n for n, _ in denoiser64.unet.named_parameters() if n.endswith("attn2.to_v.weight")]
+    watching = denoiser64.against_itself(names)
+    assert watching.forwards == 2 and denoiser64.forwards == 1
+    assert torch.equal(watching.squared_error(*data), torch.zeros_like(before))
+    delta = {name: torch.full_like(denoiser64.unet.get_parameter(name), 0.1) for name in names}
+    with applied(denoiser64, delta):
+        after, _ = denoiser64.predict(*data)
+        assert torch.equal(watching.squared_error(*data), (after - before) ** 2)
+    assert float((after - before).abs().max()) > 0
+    own, copy = (
+        dict(denoiser64.unet.named_parameters()),
+        dict(watching.reference.named_parameters()),
+    )
+    assert {name for name in own if own[name] is not copy[name]} == set(names)
 
 
 @torch.no_grad()

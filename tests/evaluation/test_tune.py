@@ -87,3 +87,11 @@ def test_a_round_freezes_what_lost_most_on_the_tuning_queries(proof, tmp_path, m
     assert evaluate("tune", proof, tmp_path, *more) == 0  # a second round: trainings are there
     again = [u for u in read_lines(tmp_path / "results" / "leave-k-out.jsonl") if "unit" in u]
     assert [u for u in again if u["unit"].startswith("training")] == list(removed.values())
+
+
+def test_only_what_is_named_is_tried(proof, tmp_path):
+    path, asked = tmp_path / "frozen.json", "pixel,clip,abu:damping=1000.0,abu"
+    assert evaluate("tune", proof, tmp_path, *SMALL, "--only", asked, "--frozen", str(path)) == 0
+    lines = read_lines(tmp_path / "results" / "tune.jsonl")
+    tried = {u["method"]: set(u["means"]) for u in lines if "unit" in u}
+    assert tried == {"pixel": {"pixel"}, "clip": {"clip"}, "abu": {"abu", "abu:damping=1000.0"}}
