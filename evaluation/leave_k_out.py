@@ -6,10 +6,10 @@ batches but for the removed places, and ΔL(ẑ), MSE and CLIP similarity of the
 are measured; for every other picture of the gallery, too. Random removals over a sweep of K give
 the control curve. Settings of the methods come from `--frozen`, which `evaluation tune` writes.
 
-Work goes in order of need: models that differ in their seed only, the random curve, six methods at
-the middle K, the other methods, the other Ks, the ablations. One line a finished training, which is
-all that a killed run loses; identical removals are one training. `evaluation tables` makes tables
-and figures of the lines.
+Work goes in order of need: models that differ in their seed only, the random curve, the first
+methods at the middle K, the other methods, the other Ks, the ablations. One line a finished
+training, which is all that a killed run loses; identical removals are one training.
+`evaluation tables` makes tables and figures of the lines.
 
 python -m evaluation leave-k-out --queries 12 --workers 4
 python -m evaluation leave-k-out --methods abu,dtrak,abu:damping=1 --k 10

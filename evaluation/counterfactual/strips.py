@@ -14,7 +14,7 @@ from evaluation.counterfactual.tables import chosen
 from evaluation.counterfactual.tasks import TUNING, training
 
 SIDE, GAP, LABEL, TITLE = 96, 4, 92, 18
-LABELS = ("abu", "abu-ekfac", "dtrak", "dino", "trak", "clip")
+LABELS = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
 QUERIES = 6
 
 

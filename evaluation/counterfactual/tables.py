@@ -14,7 +14,7 @@ from evaluation.counterfactual.tasks import FIRST, THEN
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error
 
-OURS = ("abu", "abu-ekfac")
+OURS = ("abu", "abu-ekfac", "abu-shift")
 TABLE_1 = (*FIRST, *THEN)
 TABLE_2 = (
     *("abu-sgd", "abu-sgd:steps=10", "abu-full", "abu-attn", "abu-crossattn", "abu"),

@@ -13,7 +13,7 @@ from attribution.types import UserError
 from precompute.recipes.model.config import UnetConfig
 
 # Methods whose results come first, at the middle K; the others follow, then the other Ks.
-FIRST = ("abu", "abu-ekfac", "dtrak", "dino", "trak", "clip")
+FIRST = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
 THEN = ("pixel", "clip-text", "dinov2", "journeytrak", "datainf", "clip-abc", "dino-abc")
 # Table 2, Table 5, and the mean over image and flip.
 ABLATIONS = (
