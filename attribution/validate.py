@@ -21,6 +21,16 @@ MIN_SIDE = 0.01
 MASK_WHITE = 128
 
 
+def listed(text: str) -> list[str]:
+    """The parts of 'a, b,c', trimmed; empty ones are dropped."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def whole_numbers(text: str) -> list[int]:
+    """'150, 450,750' as whole numbers, for argparse too; ValueError for others."""
+    return [int(part) for part in listed(text)]
+
+
 def prompt(text: object) -> str:
     """A prompt of 1 to 1,000 characters; white space collapsed, control characters dropped."""
     if not isinstance(text, str):
@@ -140,7 +150,7 @@ def methods(names: object, known: Mapping[str, Any]) -> tuple[str, ...]:
 
     `known` maps every name to an entry with `available` (bool) and `why` (str).
     """
-    parts = names.split(",") if isinstance(names, str) else names
+    parts = listed(names) if isinstance(names, str) else names
     if not isinstance(parts, Iterable):
         raise UserError("methods has to be a list of names")
     wanted = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))

@@ -35,9 +35,9 @@ from attribution.noise import keyed_noise, mirrored
 from attribution.projection import BlockProjection
 from attribution.ridge import Ridge
 from attribution.types import UserError
+from attribution.validate import whole_numbers
 from attribution.weights import parameter_names
 from benchmarks.trak_peer import NAME, Peer, Samples
-from evaluation.answers import timestep_list
 from evaluation.results import Figure, Summary
 from evaluation.statistics import spearman
 from evaluation.world import world_of
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `trak`."""
     parser.add_argument("--records", type=int, default=32, metavar="N")
     parser.add_argument("--dim", type=int, default=1024)
-    parser.add_argument("--timesteps", type=timestep_list, default=[125, 375, 625, 875])
+    parser.add_argument("--timesteps", type=whole_numbers, default=[125, 375, 625, 875])
 
 
 def run(args: argparse.Namespace) -> None:

@@ -117,8 +117,3 @@ def last(steps: Iterable[Any], kind: type) -> Any:
     if found is None:
         raise UserError("the job ended without an answer")
     return found
-
-
-def timestep_list(text: str) -> list[int]:
-    """'150,450,750' as numbers, for argparse."""
-    return [int(part) for part in text.split(",") if part.strip()]

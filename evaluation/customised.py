@@ -27,12 +27,12 @@ from typing import Any
 from tqdm import tqdm
 
 from attribution.types import UserError
+from attribution.validate import whole_numbers
 from evaluation import customised_costs as costs
 from evaluation import customised_methods as methods
 from evaluation import customised_plan as plan
 from evaluation import customised_tables as tables
 from evaluation import generated
-from evaluation.answers import timestep_list
 from evaluation.customised_bench import Bench, Settings
 from evaluation.customised_methods import Configuration, Stage
 from evaluation.customised_sitting import Sitting
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant-queries", type=int, default=VARIANT_QUERIES, metavar="N", help=few)
     add("--group", type=int, default=d.group, metavar="N", help=f"exemplars of a style; {d.group}")
     add("--distractors", type=int, default=d.distractors, metavar="N", help=f"{d.distractors}")
-    add("--timesteps", type=timestep_list, default=list(d.timesteps), help="that scores are of")
+    add("--timesteps", type=whole_numbers, default=list(d.timesteps), help="that scores are of")
     further = f"records that go on after the first timestep, 0 for all; {d.survivors}"
     add("--survivors", type=int, default=d.survivors, metavar="N", help=further)
     add("--tune-steps", type=int, default=d.customise.steps, help="of each customisation")

@@ -20,6 +20,7 @@ from attribution.index import Index
 from attribution.integrity import canonical_hash
 from attribution.methods.registry import METHODS
 from attribution.types import UserError
+from attribution.validate import listed
 from evaluation.counterfactual import arms
 from evaluation.counterfactual.arms import Arm
 
@@ -97,7 +98,7 @@ class Stage:
 def stages(asked: str | None, queries: int, variant_queries: int) -> list[Stage]:
     """What is done in which order; asked: only these, as written, on every query."""
     if asked:
-        names = dict.fromkeys(part.strip() for part in asked.split(",") if part.strip())
+        names = dict.fromkeys(listed(asked))
         return [Stage("asked", _parsed(names), queries)]
     few = min(queries, variant_queries)
     return [

@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from attribution import defaults
 from attribution.unlearning import Delta, UnlearnConfig
+from attribution.validate import whole_numbers
 from evaluation import generated, queries
-from evaluation.answers import Answers, timestep_list
+from evaluation.answers import Answers
 from evaluation.queries import Asked
 from evaluation.results import Figure, Results, Summary
 from evaluation.world import world_of
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     generated.add_arguments(parser)
     parser.add_argument("--queries", type=int, default=queries.N_QUERIES, metavar="N")
     parser.add_argument(
-        "--timesteps", type=timestep_list, help="default: all the index has losses at"
+        "--timesteps", type=whole_numbers, help="default: all the index has losses at"
     )
     parser.add_argument(
         "--part", type=_part, default=(1, 1), metavar="I/N", help="every Nth query, for N processes"

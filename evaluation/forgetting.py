@@ -33,6 +33,7 @@ from attribution.forgetting import loss_increase
 from attribution.stepsize import solve_step
 from attribution.types import UserError
 from attribution.unlearning import Delta, UnlearnConfig, Unlearned, applied
+from attribution.validate import listed
 from evaluation import generated, queries, selectivity
 from evaluation.answers import Answers
 from evaluation.generated import Sampling, seed_of
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         "guidance": sampling.guidance,
         "others": args.others,
     }
-    configs = {arm: _config(answers, arm, args) for arm in args.methods.split(",")}
+    configs = {arm: _config(answers, arm, args) for arm in listed(args.methods)}
     results = world.results(args, "forgetting", settings)
     asked = queries.queries(world, args.queries, sampling, args.cache)
     others = other_prompts(world, args.others)
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _shares(text: str) -> list[float]:
-    shares = [float(part) for part in text.split(",") if part.strip()]
+    shares = [float(part) for part in listed(text)]
     if not all(0 < share <= 1 for share in shares):
         raise argparse.ArgumentTypeError("shares lie above 0, up to 1")
     return shares

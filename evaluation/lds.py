@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from attribution.validate import listed
 from evaluation import results
 from evaluation.counterfactual import arms, foretold, frozen
 from evaluation.counterfactual.lines import Lines
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Score what is missing, then print the table."""
     session = Session.begin(args, world_of(args))
     session.base()
-    labels = [name.strip() for name in args.methods.split(",") if name.strip()]
+    labels = listed(args.methods)
     able = session.able(arms.resolved(labels, frozen.read(args.frozen)))
     session.ledger.note_arms({label: arm.text for label, arm in able.items()})
     session.score(session.setting.gallery[: session.setting.measured], list(able.values()))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution.types import UserError
+from attribution.validate import listed, whole_numbers
 from evaluation.counterfactual import arms, frozen, tables, tasks
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import TOP
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def k_list(text: str) -> list[int]:
     """'5,10,35' as numbers, for argparse."""
-    ks = [int(part) for part in text.split(",") if part.strip()]
+    ks = whole_numbers(text)
     if not ks or min(ks) < 1:
         raise argparse.ArgumentTypeError("numbers of records from 1, separated by commas")
     return sorted(set(ks))
@@ -100,7 +101,7 @@ def _stages(session: Session, args: argparse.Namespace) -> list[list[Arm]]:
     """Arms that go first, then, last; their settings are noted with the lines."""
     labels = [list(FIRST), list(THEN), [] if args.no_ablations else list(ABLATIONS)]
     if args.methods:
-        labels = [[m.strip() for m in args.methods.split(",") if m.strip()], [], []]
+        labels = [listed(args.methods), [], []]
     settings = frozen.read(args.frozen)
     stages = [session.able(arms.resolved(some, settings)) for some in labels]
     session.ledger.note_arms({n: arm.text for stage in stages for n, arm in stage.items()})

@@ -33,8 +33,9 @@ from attribution.methods.registry import METHODS, why_not
 from attribution.racing import by_spread
 from attribution.regions import mirrored
 from attribution.types import Attribution, Query, Region, UserError
+from attribution.validate import whole_numbers
 from evaluation import generated, two_objects
-from evaluation.answers import Answers, last, timestep_list
+from evaluation.answers import Answers, last
 from evaluation.data import HELD_OUT
 from evaluation.localised import FLIP_TIMESTEPS, JUDGED, PARTS, TOP, summarise
 from evaluation.recogniser import Training
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pool", type=int, default=POOL, metavar="N", help="training records that are scored")
     add("--least", type=int, default=two_objects.LEAST_MEMBERS, help="drawings of a category")
     add("--train-steps", type=int, default=Training.steps, help="of the classifier")
-    add("--timesteps", type=timestep_list, help="of unlearning methods; default: all of the index")
+    add("--timesteps", type=whole_numbers, help="of unlearning methods; default: all of the index")
     add("--cases-only", action="store_true", help="find the pictures, attribute nothing")
 
 
@@ -117,7 +118,7 @@ def _methods(names: str | None, answers: Answers) -> list[str]:
         cheap = [name for name, method in METHODS.items() if method.kind != UNLEARNING]
         listed = dict.fromkeys([*FIRST, *cheap])
         return [name for name in listed if not why_not(METHODS[name], answers.context)]
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    wanted = list(dict.fromkeys(listed(names)))
     if not wanted:
         raise UserError("--methods names none")
     for name in wanted:

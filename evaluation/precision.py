@@ -29,8 +29,9 @@ from attribution.denoiser import Denoiser
 from attribution.methods.probing import settle
 from attribution.precision import ALIKE, BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from attribution.reduce import reduce_cells
+from attribution.validate import whole_numbers
 from evaluation import generated, queries
-from evaluation.answers import Answers, timestep_list
+from evaluation.answers import Answers
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error, spearman
 from evaluation.world import world_of
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     generated.add_arguments(parser)
     parser.add_argument("--queries", type=int, default=2, metavar="N")
     parser.add_argument("--records", type=int, default=RECORDS, metavar="N")
-    parser.add_argument("--timesteps", type=timestep_list, default=[450, 950])
+    parser.add_argument("--timesteps", type=whole_numbers, default=[450, 950])
 
 
 def run(args: argparse.Namespace) -> None:

@@ -28,8 +28,9 @@ from attribution.methods.projected import DAMPING
 from attribution.projection import BlockProjection, share_dimensions
 from attribution.ridge import Ridge
 from attribution.types import UserError
+from attribution.validate import whole_numbers
 from evaluation import generated, queries
-from evaluation.answers import Answers, timestep_list
+from evaluation.answers import Answers
 from evaluation.gradients import Kernels, Store
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error, spearman
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--queries", type=int, default=queries.N_QUERIES, metavar="N")
     add("--records", type=int, default=RECORDS, metavar="N", help="0: all training records")
-    add("--dims", type=timestep_list, default=list(DIMS), metavar="D,D,...")
+    add("--dims", type=whole_numbers, default=list(DIMS), metavar="D,D,...")
     add("--power", type=float, default=0.5, help="how layers share d: energy to this power")
     add("--damping", type=float, default=DAMPING, help="λ, relative")
 

@@ -13,6 +13,7 @@ from attribution.methods.projected import DAMPING
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig
+from attribution.validate import listed
 
 ALL = "all"
 UNLEARNING = "unlearning"
@@ -32,7 +33,7 @@ def chosen(names: str, context: Context) -> list[str]:
     """The methods "all" (that the index can run) or "name,name", in the order of `place`; UserError
     for a name that is not there or cannot run.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = listed(names)
     if wanted == [ALL]:
         wanted = [name for name, method in METHODS.items() if not why_not(method, context)]
     for name in wanted:

@@ -27,9 +27,10 @@ from attribution import defaults
 from attribution.methods.registry import METHODS
 from attribution.scoring import reduce_cells
 from attribution.types import Attribution, Query, UserError
+from attribution.validate import whole_numbers
 from evaluation import results as results_module
 from evaluation import roster
-from evaluation.answers import Answers, last, timestep_list
+from evaluation.answers import Answers, last
 from evaluation.copies import Pictures, Thresholds, compare
 from evaluation.own_ranks import ENOUGH, summarise, together
 from evaluation.world import World, world_of
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     all_of_them = f"{roster.ALL}: every method that the index can run, one after another"
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]", help=all_of_them)
     steps = "of unlearning methods"
-    add("--timesteps", type=timestep_list, default=[150, 450, 750], help=steps)
+    add("--timesteps", type=whole_numbers, default=[150, 450, 750], help=steps)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from attribution.types import UserError
+from attribution.validate import listed
 from evaluation.counterfactual import arms, frozen
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.lines import Lines
@@ -73,8 +74,8 @@ def run(args: argparse.Namespace) -> None:
     session = Session.begin(args, world_of(args))
     session.base()
     settings = frozen.read(args.frozen)
-    named = [Arm.parse(text) for text in _names(args.only or "")]
-    labels = dict.fromkeys(arm.name for arm in named) or _names(args.methods)
+    named = [Arm.parse(text) for text in listed(args.only or "")]
+    labels = dict.fromkeys(arm.name for arm in named) or listed(args.methods)
     able = session.able(arms.resolved(labels, settings))
     wide = _wide(args.wide)
     tried = {
@@ -90,10 +91,6 @@ def run(args: argparse.Namespace) -> None:
     removals(work, answers, names, [arm.text for arm in every], [args.k])
     session.train(work)
     _freeze(args, session, tried, settings)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _wide(texts: list[str]) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from attribution.heads import Head
 from attribution.index import Index
 from attribution.pipelines import choose_device
 from attribution.types import UserError
+from attribution.validate import listed
 from precompute.extras import install_encoder
 from precompute.recipes.abc.config import FEATURES, HeadConfig, PairsConfig
 from precompute.recipes.abc.features import (
@@ -98,7 +99,7 @@ def pairs_config(args: argparse.Namespace) -> PairsConfig:
 
 def wanted_features(index: Index, text: str) -> list[str]:
     """The features asked for that the index has; UserError for an unknown name, or for none."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = listed(text)
     if other := [name for name in names if name not in FEATURES]:
         raise UserError(f"no features {other[0]!r}; there are {', '.join(FEATURES)}")
     found, why = [], ""

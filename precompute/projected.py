@@ -27,6 +27,7 @@ from attribution.gradients import Gradients
 from attribution.integrity import model_table, read_json, table_hash
 from attribution.projection import BlockProjection, share_dimensions
 from attribution.types import UserError
+from attribution.validate import whole_numbers
 from attribution.weights import WEIGHT_SETS, parameter_names
 from precompute import options
 from precompute.build import Build
@@ -41,11 +42,6 @@ PILOT = 16
 TYPICAL = 1.0
 
 
-def timestep_list(text: str) -> list[int]:
-    """'150,450,750' as numbers, for argparse."""
-    return [int(part) for part in text.split(",") if part.strip()]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs of rows beside the core."""
     options.add_common(parser)
@@ -55,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-set", choices=WEIGHT_SETS, help=f"whose gradients; default {WEIGHTS}")
     add(
         "--row-timesteps",
-        type=timestep_list,
+        type=whole_numbers,
         metavar="T,T,...",
         help="averaged over; default: the index's grid",
     )
