@@ -101,3 +101,10 @@ def test_methods() -> None:
     assert "abu, clip, trak" in one_line(validate.methods, "nope", KNOWN)
     for bad in ("", ",", (), None, 7):
         one_line(validate.methods, bad, KNOWN)
+
+
+def test_lists_from_the_command_line_are_trimmed():
+    assert validate.listed(" abu, clip ,,") == ["abu", "clip"] and validate.listed(" ") == []
+    assert validate.whole_numbers("150, 450,") == [150, 450]
+    with pytest.raises(ValueError):
+        validate.whole_numbers("150,x")
