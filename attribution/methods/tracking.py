@@ -7,14 +7,14 @@
 
 The second is a part of the first: L(z, θ−ẑ) − L(z, θ0) = 2E⟨ε_θ0 − target, Δε⟩ + E‖Δε‖². The first
 part hangs on the residual, which for one noise draw is mostly that draw; what is left says how much
-of the network that the picture was unlearned with the record uses, and is the same, but for scale,
+of the network that the picture was unlearned with the record uses, and ranks records much alike
 at every timestep, flip and size of the step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from attribution.unlearning import UnlearnConfig
 from attribution.weights import parameter_names
 
 Tracks = Literal["loss", "shift"]
-TRACKS: tuple[Tracks, ...] = get_args(Tracks)
 
 
 @dataclass(frozen=True)
