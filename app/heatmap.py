@@ -51,13 +51,14 @@ def glow(heat: np.ndarray, chosen: Image.Image) -> Image.Image:
     return Image.fromarray(pixels, mode="RGBA")
 
 
-def in_words(change: np.ndarray) -> str:
-    """The ninth of the picture with most of the worsening, for whom colours say little."""
+def in_words(change: np.ndarray, noun: str = "worsening") -> str:
+    """The ninth of the picture with most of the change, for whom colours say little; `noun` calls
+    it by its name."""
     worse = np.clip(np.nan_to_num(change), 0.0, None)
     if worse.sum() <= 0:
-        return "It got worse nowhere in particular."
+        return f"The {noun} is nowhere in particular."
     bands = [np.array_split(row, 3, axis=1) for row in np.array_split(worse, 3, axis=0)]
     sums = np.array([[cell.sum() for cell in row] for row in bands])
     y, x = np.unravel_index(int(sums.argmax()), sums.shape)
     place = "centre" if y == x == 1 else f"{ROWS[y]} {COLUMNS[x]}"
-    return f"Most in the {place}: {round(100 * sums[y, x] / worse.sum())} % of the worsening."
+    return f"Most in the {place}: {round(100 * sums[y, x] / worse.sum())} % of the {noun}."

@@ -237,7 +237,7 @@ def scope_line(session: Session, n_train: int, recall: Recall | None = None) -> 
             f" On {recall.queries} test pictures such answers held {recall.share:.0%} of what "
             "scoring everything finds."
         )
-    meaning = SCORES.get(answer.kind, "")
+    meaning = SHIFT if answer.params.get("tracks") == "shift" else SCORES.get(answer.kind, "")
     when = "" if session.centre is None else f" Ranked around timestep t = {session.centre:g}."
     unit = Unit.of(answer.scores).words
     scale = f" Shown {unit}." if unit else ""
@@ -265,6 +265,7 @@ def _scope(answer: Attribution, n_train: int) -> str:
     )
 
 
+SHIFT = "Score: how far the model's guess at the training picture moved when it unlearned yours."
 SCORES = {
     "unlearning": "Score: how much worse the model got at the training picture after unlearning "
     "yours.",

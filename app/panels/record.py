@@ -26,10 +26,20 @@ watch('value', shown);
 """
 # On a narrow screen the gallery is far above.
 BACK = '<button type="button" class="w-ghost w-back" data-reveal="gallery">Gallery ↑</button>'
-LEGEND = (
-    '<p class="w-legend"><span><i class="w-worse"></i>the model got worse here</span>'
-    '<span><i class="w-better"></i>got better</span></p>'
-)
+# What a heat map shows, by what the method tracks: for the switch, the legend, and one word.
+HEAT = {
+    "loss": (
+        "where the model got worse",
+        '<span><i class="w-worse"></i>the model got worse here</span>'
+        '<span><i class="w-better"></i>got better</span>',
+        "worsening",
+    ),
+    "shift": (
+        "where the model's guess moved",
+        '<span><i class="w-worse"></i>the model\'s guess moved here</span>',
+        "movement",
+    ),
+}
 
 
 class RecordView:
@@ -76,15 +86,17 @@ class RecordView:
             words = "Heat maps are kept for the top pictures only." if answer.heatmaps else ""
             note = f'<p class="w-caption">{words}</p>' if words else ""
             return f'<div class="w-figure">{picture}</div>{note}'
-        words = heatmap.in_words(change)
+        shows, legend, noun = HEAT[answer.params.get("tracks", "loss")]
+        words = heatmap.in_words(change, noun)
         layer = data_uri(heatmap.overlay(change))
-        alt = f"Heat map of where the unlearned model got worse. {words}"
+        alt = f"Heat map of {shows} by unlearning. {words}"
         return (
             '<input type="checkbox" id="heat-switch" class="w-heat-switch" checked>'
-            '<label for="heat-switch" class="w-switch">Show where the model got worse</label>'
+            f'<label for="heat-switch" class="w-switch">Show {shows}</label>'
             f'<div class="w-figure">{picture}<img class="w-heat" src="{layer}" '
             f'alt="{text(alt)}"></div>'
-            f'<div class="w-heat-words">{LEGEND}<p class="w-caption">{text(words)}</p></div>'
+            f'<div class="w-heat-words"><p class="w-legend">{legend}</p>'
+            f'<p class="w-caption">{text(words)}</p></div>'
         )
 
     def _facts(self, record: Record, answer: Attribution, rank: int | None) -> str:

@@ -17,6 +17,7 @@ from app.panels.answer import scope_line
 from app.panels.forget import percent
 from app.panels.gallery import Gallery
 from app.panels.plots import artists_plot, spread_plot
+from app.panels.record import RecordView
 from app.session import Session
 from app.spaces_gpu import gpu
 from app.status import left, progress_line
@@ -119,6 +120,20 @@ def test_the_scope_says_what_was_scored() -> None:
     assert "at up to 1 of 2 timesteps, the best 3 at all of them; one that is not on it" in raced
     assert "&lt;a&gt;" in raced and "test pictures" not in raced
     assert "On 20 test pictures such answers held 97%" in told(Recall(0.968, 20, "a"))
+
+
+def test_a_shift_of_the_output_is_not_called_worse() -> None:
+    found = replace(
+        answer(np.array([1.0])), ids=("r/1",), heatmaps={"r/1": np.ones((8, 8), dtype=np.float32)}
+    )
+    engine = SimpleNamespace(index_hash="0" * 64, record=lambda _: record(1))
+    for tracks, worse in (("loss", True), ("shift", False)):
+        session = Session(query=Query("a star", tiny_images(1)[0]))
+        session = session.answered(replace(found, params={"tracks": tracks}), 1)
+        sheet = RecordView(engine).show(session, None)  # type: ignore[arg-type]
+        assert ("worse here" in sheet, "worsening" in sheet) == (worse, worse)
+        assert ("guess moved" in sheet, "movement" in sheet) == (not worse, not worse)
+        assert ("worse" in scope_line(session, 1)) is worse
 
 
 def test_the_control_has_scores_of_its_own() -> None:
