@@ -33,7 +33,7 @@ from attribution.methods.registry import METHODS, why_not
 from attribution.racing import by_spread
 from attribution.regions import mirrored
 from attribution.types import Attribution, Query, Region, UserError
-from attribution.validate import whole_numbers
+from attribution.validate import listed, whole_numbers
 from evaluation import generated, two_objects
 from evaluation.answers import Answers, last
 from evaluation.data import HELD_OUT
@@ -116,8 +116,8 @@ def _methods(names: str | None, answers: Answers) -> list[str]:
     """
     if names is None:
         cheap = [name for name, method in METHODS.items() if method.kind != UNLEARNING]
-        listed = dict.fromkeys([*FIRST, *cheap])
-        return [name for name in listed if not why_not(METHODS[name], answers.context)]
+        ordered = dict.fromkeys([*FIRST, *cheap])
+        return [name for name in ordered if not why_not(METHODS[name], answers.context)]
     wanted = list(dict.fromkeys(listed(names)))
     if not wanted:
         raise UserError("--methods names none")

@@ -42,7 +42,7 @@ def _unlearning(
     *,
     source: str = _ABU,
     tracks: Tracks = "loss",
-    racing: Waves = defaults.RACING,
+    racing: Waves | None = None,
     **config: Any,
 ) -> Method:
     """A method of this family: `step` and `score` in LaTeX, `config` of UnlearnConfig."""

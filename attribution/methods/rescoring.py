@@ -56,8 +56,8 @@ class Rescoring:
     config: UnlearnConfig
     k: int
     options: dict[str, Any]
-    tracks: Tracks = "loss"
-    racing: Waves = defaults.RACING
+    tracks: Tracks
+    racing: Waves
     seconds: dict[str, float] = field(default_factory=dict)
 
     def steps(

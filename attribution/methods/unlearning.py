@@ -46,7 +46,8 @@ def _of(options: Mapping[str, Any]) -> dict[str, Any]:
 class UnlearningAttributor:
     """One unlearning method of an index; keeps the last Δθ, for "see it forget" and reruns.
 
-    tracks: what is compared before and after. racing: waves of a run that names none.
+    tracks: what is compared before and after. racing: waves of a run that names none,
+    by default defaults.RACING.
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class UnlearningAttributor:
         name: str,
         *,
         tracks: Tracks = "loss",
-        racing: Waves = defaults.RACING,
+        racing: Waves | None = None,
         **config: Any,
     ) -> None:
         self.context, self.name = context, name
-        self.tracks, self.racing = tracks, racing
+        self.tracks, self.racing = tracks, defaults.RACING if racing is None else racing
         self.config = {
             "relative_increase": defaults.RELATIVE_INCREASE,
             "draws": defaults.DRAWS,
