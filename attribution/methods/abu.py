@@ -29,6 +29,10 @@ _DIAGONAL = "curvature:diagonal"
 
 _TAU = r"\tau(\hat z, z) = L(z, \theta_{-\hat z}) - L(z, \theta_0)"
 _NEWTON = r"\theta_{-\hat z} = \theta_0 + \tfrac{\alpha}{N} F^{-1} \nabla L(\hat z, \theta_0)"
+_EKFAC = (
+    rf"{_NEWTON}, \quad "
+    r"F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, (Q_B \otimes Q_A)^\top"
+)
 
 
 def _unlearning(
@@ -100,8 +104,7 @@ METHODS: tuple[Method, ...] = (
         "work in teams: what one loses another can make up for. AbU+ looks for the teams first, as "
         "directions in a layer's inputs and outputs, and asks how much the drawings depend on each "
         "team. So the step that forgets this picture can avoid what the others need more exactly.",
-        _NEWTON + r", \quad F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, "
-        r"(Q_B \otimes Q_A)^\top",
+        _EKFAC,
         curvature="ekfac",
     ),
     _unlearning(
@@ -114,8 +117,7 @@ METHODS: tuple[Method, ...] = (
         "on the noise that was drawn for the question, so it takes many questions to tell; how far "
         "the model's guess has moved hardly does. A guess that moves was made with the same parts "
         "of the network as this picture.",
-        _NEWTON + r", \quad F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, "
-        r"(Q_B \otimes Q_A)^\top",
+        _EKFAC,
         r"\tau(\hat z, z) = \mathbb{E}_{t, \epsilon} \lVert \epsilon_{\theta_{-\hat z}}(x_t, c, t) "
         r"- \epsilon_{\theta_0}(x_t, c, t) \rVert^2",
         source=f"Ours, after {_ABU}",

@@ -106,7 +106,7 @@ def test_from_prompt_to_forgetting(shared_page: Any) -> None:
     attribute(page)
     labels = page.locator("#gallery .w-label")
     expect(labels).to_have_count(24)
-    expect(labels.first).to_have_text(re.compile(r"#1 · −?[\d.]+"))
+    expect(labels.first).to_have_text(re.compile(r"^#1 · −?[\d.]+"))
     expect(page.locator("#gallery img:not([alt=''])")).to_have_count(24)
     page.click("#table-box button")
     expect(page.locator("#table tbody tr")).to_have_count(24)
