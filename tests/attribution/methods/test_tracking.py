@@ -81,8 +81,20 @@ def test_the_loss_changes_by_the_residuals_part_and_the_shift(context, query, wh
     loss = run(METHODS["abu-ekfac"].build(context), query, exhaustive=True)
     order = np.argsort(loss.rows), np.argsort(whole.rows)
     residual = loss.cells[order[0]] - whole.cells[order[1]]
-    # first order in Δθ: it changes its sign with the direction and is not the shift again
     assert np.nanmin(residual) < 0 < np.nanmax(np.abs(residual))
+    index, denoiser, row, column = context.index, context.denoiser, 4, 3
+    t = torch.tensor([index.timesteps[column]])
+    key = {"namespace": "score", "seed": index.seed, "record_id": index.ids([row])[0]}
+    noise = keyed_noise(denoiser.latent_shape, timestep=int(t), **key)[None]
+    inputs = (index.latents([row]), denoiser.encode_text([index.captions([row])[0][0]]), noise, t)
+    delta = delta_of(METHODS["abu-ekfac"].build(context), query)
+    with torch.no_grad():
+        before, target = denoiser.predict(*inputs)
+        with applied(denoiser, delta):
+            after, _ = denoiser.predict(*inputs)
+    expected = float((2 * (before - target) * (after - before)).mean())
+    position = int(np.flatnonzero(np.sort(whole.rows) == row)[0])
+    assert residual[position, 0, 0, column] == pytest.approx(expected, rel=1e-2, abs=1e-5)
 
 
 def test_races_end_exactly_and_leave_the_weights(context, shift, query, whole):  # noqa: F811
