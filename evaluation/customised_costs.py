@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from attribution import defaults
 from attribution.cells import batch_size_for
 from attribution.denoiser import Denoiser
+from attribution.methods.projected import DRAWS
 from attribution.unlearning import EXPECTED_EVALUATIONS, GRADIENT_COST, UnlearnConfig
 from evaluation import customised_methods as methods
+from evaluation.counterfactual import arms
 from evaluation.customised_bench import Bench
 from evaluation.customised_methods import Configuration
 
@@ -76,10 +77,10 @@ def asking(bench: Bench, one: Configuration) -> float:
     """Forwards of one answer; a backward pass counts as two."""
     s, grid = bench.settings, len(bench.index.timesteps)
     if one.kind == methods.GRADIENT:
-        return GRADIENT_COST * defaults.DRAWS * grid
+        return GRADIENT_COST * DRAWS * grid
     if one.kind != methods.UNLEARNING:
         return 1.0
-    config = UnlearnConfig(**{n: v for n, v in one.arm.options if n in ("steps", "draws")})
+    config = UnlearnConfig(**arms.configuration(one.arm, bench.index))
     search = EXPECTED_EVALUATIONS * config.search_draws
     steps = len(config.timesteps(bench.denoiser.n_train_timesteps)) * config.steps
     ascent = steps * (GRADIENT_COST * config.draws + search)

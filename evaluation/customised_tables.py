@@ -25,7 +25,7 @@ VERB = "customised"
 LIMIT = 10
 METRICS = (f"recall@{LIMIT}", "mAP")
 # What differences are taken from.
-REFERENCE = "abu:relative_increase=1"
+REFERENCE = "abu"
 HEADS: tuple[str, ...] = (
     *("exemplars", "configuration", "models", "pictures", *METRICS),
     *(f"mAP less that of {REFERENCE}", "seconds"),

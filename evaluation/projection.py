@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from attribution import defaults
 from attribution.datainf import MeanInverses
 from attribution.gradients import query_gradient
-from attribution.methods.projected import DAMPING
+from attribution.methods.projected import DAMPING, DRAWS
 from attribution.projection import BlockProjection, share_dimensions
 from attribution.ridge import Ridge
 from attribution.types import UserError
@@ -93,7 +92,7 @@ def _vectors(store: Store, asked: list[Any]) -> dict[str, Tensor]:
     for query in tqdm(asked, desc="queries", disable=None):
         latents, cond = denoiser.encode_images([query.image]), denoiser.encode_text([query.prompt])
         names, steps = store.names, list(store.timesteps)
-        made.append(query_gradient(denoiser, latents, cond, steps, defaults.DRAWS, 0, names))
+        made.append(query_gradient(denoiser, latents, cond, steps, DRAWS, 0, names))
     return {name: torch.stack([g[name].cpu() for g in made]) for name in store.names}
 
 

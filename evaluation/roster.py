@@ -9,7 +9,6 @@ from typing import Any
 from attribution import defaults, layout
 from attribution.integrity import canonical_hash
 from attribution.methods.needs import fisher_path
-from attribution.methods.projected import DAMPING
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig
@@ -59,7 +58,8 @@ def basis(name: str, context: Context) -> str:
         facts["candidates"] = [defaults.SHORTLIST, *defaults.SHORTLIST_SOURCES]
         facts["racing"] = [*map(list, attributor.racing), defaults.RACING_CONFIDENCE]
     elif method.kind == "gradient":
-        facts["options"] = [DAMPING, defaults.DRAWS]
+        assert method.build is not None
+        facts["options"] = list(method.build(context).config.values())
     return canonical_hash(facts)[:8]
 
 

@@ -40,7 +40,7 @@ _UNLEARNING: dict[str, tuple[Any, ...]] = {
     "damping": (0.01, 0.1, 1.0),
     "steps": (1, 5, 20),
     "stride": (50, 100),
-    "draws": (4, 16),
+    "draws": (4, 32),
 }
 _GRADIENT: dict[str, tuple[Any, ...]] = {
     "damping": (0.001, 0.01, 0.1, 1.0, 10.0),

@@ -77,7 +77,7 @@ METHODS: tuple[Method, ...] = (
         "D-TRAK",
         "TRAK with the size of the predicted noise in the place of the loss.",
         "Zheng et al. Intriguing Properties of Data Attribution on Diffusion Models (ICLR 2024)",
-        Recipe("dtrak"),
+        Recipe("dtrak", damping=1.0),  # chosen by `python -m evaluation tune`
         "D-TRAK does as TRAK does, but with another question in the gradient's place: how would "
         "the weights have to move to change the size of the noise the model predicts? The noise "
         "really added, which the loss compares with, no longer appears. Nobody has a full reason "

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution import defaults
 from attribution.cells import batch_size_for
 from attribution.datainf import MeanInverses
 from attribution.denoiser import Denoiser
@@ -33,6 +32,8 @@ from attribution.types import Attribution, Progress, Query, UserError
 
 KIND = "gradient"
 DAMPING = 0.1
+# Noise draws per timestep of the query's gradient.
+DRAWS = 4
 OPTIONS = ("damping", "draws", "seed", "exhaustive", "shortlist")
 # Records read at a time, and samples of one forward and backward of the query.
 CHUNK, MOST_SAMPLES = 1024, 20
@@ -43,12 +44,14 @@ Solve = Callable[[Tensor], Tensor]  # [Q, d] → [Q, d]
 @dataclass(frozen=True)
 class Recipe:
     """rows: the step whose rows are compared. timestep: of 1,000, the only one of the query's
-    gradient, None for those of the rows. layered: DataInf's solver in the place of TRAK's.
+    gradient, None for those of the rows. layered: DataInf's solver in the place of TRAK's. damping:
+    λ of a run that names none.
     """
 
     rows: str
     timestep: int | None = None
     layered: bool = False
+    damping: float = DAMPING
 
     def timesteps(self, grid: Sequence[int], n_train_timesteps: int) -> list[int]:
         """Timesteps of the query's gradient."""
@@ -62,6 +65,7 @@ class GradientAttributor:
 
     def __init__(self, context: Context, name: str, recipe: Recipe) -> None:
         self.context, self.name, self.recipe = context, name, recipe
+        self.config = {"damping": recipe.damping, "draws": DRAWS}
 
     def run(
         self, query: Query, ids: Sequence[str] | None = None, k: int = 24, **options: Any
@@ -71,7 +75,7 @@ class GradientAttributor:
         Options: damping (λ, relative), draws (noise draws per timestep), seed (of the noise).
         """
         refuse_unknown(self.name, options, dict.fromkeys(OPTIONS))
-        chosen = _chosen(options)
+        chosen = _chosen(self.config, options)
         wanted = self.context.training_rows(ids)
         run = _Run(self, query, chosen)
         products = yield from run.products()
@@ -229,13 +233,13 @@ class _Run:
 
 def check_options(options: Mapping[str, Any]) -> None:
     """UserError for values that no run takes."""
-    _chosen(options)
+    _chosen({}, options)
 
 
-def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """A run's own options, defaults in the place of None; UserError for bad values."""
-    known = {"damping": DAMPING, "draws": defaults.DRAWS, "seed": 0}
-    chosen = {n: v if options.get(n) is None else options[n] for n, v in known.items()}
+    own = {"damping": DAMPING, "draws": DRAWS, "seed": 0, **config}
+    chosen = {n: v if options.get(n) is None else options[n] for n, v in own.items()}
     _check(chosen)
     return chosen
 

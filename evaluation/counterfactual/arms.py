@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from attribution import defaults
 from attribution.index import Index
 from attribution.integrity import canonical_hash
 from attribution.methods import needs
-from attribution.methods.projected import DAMPING
 from attribution.methods.registry import METHODS, Context
 from attribution.methods.unlearning import configured
 from attribution.types import Attribution, Query, UserError
@@ -86,12 +84,13 @@ def configuration(arm: Arm, index: Index) -> dict[str, Any]:
     """Option → value of a run: the method's own defaults, with the arm's on top; empty for methods
     that have none."""
     method = METHODS[arm.name]
+    if method.kind not in ("unlearning", "gradient"):
+        return dict(arm.asked)
+    assert method.build is not None
+    no_model: Any = None  # what is built here never runs
+    own = method.build(Context(no_model, index)).config
     if method.kind == "unlearning":
-        assert method.build is not None
-        no_model: Any = None  # what is built here never runs
-        own = method.build(Context(no_model, index)).config
         return asdict(configured(own, arm.asked))
-    own = {"damping": DAMPING, "draws": defaults.DRAWS} if method.kind == "gradient" else {}
     return {**own, **arm.asked}
 
 

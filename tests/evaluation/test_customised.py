@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from attribution import defaults
 from attribution.denoiser import Denoiser
 from attribution.gradients import trainable
 from attribution.index import Index
@@ -228,7 +229,9 @@ def test_scores_are_losses_after_less_losses_before(bench):
     with bench.wearing(made):
         sat = Sitting(bench, made, one.distractors)
         found = sat.attribution(0, Configuration.parse(text))
-        config = UnlearnConfig(relative_increase=0.02, n_records=len(one.pool))
+        config = UnlearnConfig(
+            relative_increase=0.02, draws=defaults.DRAWS, n_records=len(one.pool)
+        )
         z = bench.denoiser.encode_images([made.pictures[0]])
         cond = bench.denoiser.encode_text([model.prompts[0][1]])
         fisher = bench.base.curvature("diagonal")

@@ -35,22 +35,31 @@ def test_each_setting_is_changed_by_itself_around_the_centre():
 
 def test_the_defaults_are_the_methods_own(proof):
     index = Index.open(proof)
-    assert arms.configuration(Arm("dtrak"), index) == {"damping": 0.1, "draws": defaults.DRAWS}
+    assert arms.configuration(Arm("dtrak"), index) == {"damping": 1.0, "draws": 4}
+    assert arms.configuration(Arm("trak", options=(("draws", 8),)), index)["draws"] == 8
     own = arms.configuration(Arm("abu-ekfac"), index)
     assert own["relative_increase"] == defaults.RELATIVE_INCREASE and own["curvature"] == "ekfac"
     assert set(tune.GRIDS["abu"]) <= set(own) and set(tune.GRIDS["trak"]) <= {"damping", "draws"}
     assert arms.configuration(Arm("clip"), index) == {}
 
 
+def test_the_product_runs_with_what_tuning_froze(proof):
+    index = Index.open(proof)
+    settings = frozen.read(frozen.PATH)
+    assert {"abu", "abu-ekfac"} <= set(settings)
+    for name, text in settings.items():
+        assert arms.configuration(Arm(name), index) == arms.configuration(Arm.parse(text), index)
+
+
 def test_a_default_that_changes_makes_answers_stale(proof, monkeypatch):
     index = Index.open(proof)
-    texts = ("abu", "abu:relative_increase=0.5", "trak", "clip")
+    texts, draws = ("abu", "abu:relative_increase=0.5", "trak", "clip"), defaults.DRAWS
     before = {text: arms.digest(Arm.parse(text), index) for text in texts}
     monkeypatch.setattr(defaults, "RELATIVE_INCREASE", 0.5)
     monkeypatch.setattr(defaults, "DRAWS", 7)
     after = {text: arms.digest(Arm.parse(text), index) for text in texts}
-    assert [before[t] == after[t] for t in texts] == [False, False, False, True]
-    monkeypatch.setattr(defaults, "DRAWS", 4)
+    assert [before[t] == after[t] for t in texts] == [False, False, True, True]
+    monkeypatch.setattr(defaults, "DRAWS", draws)
     named = "abu:relative_increase=0.5"
     assert arms.digest(Arm.parse(named), index) == before[named]
     assert arms.digest(Arm.parse("abu"), index) != before["abu"]

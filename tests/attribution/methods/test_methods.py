@@ -39,7 +39,7 @@ CONTRACT = (
 REAL = tuple(name for name, method in METHODS.items() if method.build)
 UNLEARNING = tuple(name for name in REAL if METHODS[name].kind == "unlearning")
 # random weights: the default increase of 10 % cannot be reached
-SMALL = {"relative_increase": 0.02, "stride": 250, "draws": 2}
+SMALL = {"relative_increase": 0.02, "stride": 250, "draws": 2, "steps": 1}
 
 
 @pytest.fixture(scope="module")
