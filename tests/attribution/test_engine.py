@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from attribution import layout, report
+from attribution import report
 from attribution.engine import WAITING, Engine
-from attribution.saved import save_example
 from attribution.types import Attribution, Forgetting, Progress, Query, Region, UserError
 from tests.attribution.answers import check_result
 from tests.tiny import tiny_images
@@ -129,17 +125,6 @@ def test_methods_that_are_missing_say_why(engine) -> None:
         assert method["available"] == (method["why"] == "")
 
 
-def test_costs_are_read_off_the_index(engine) -> None:
-    clip, abu, control = (engine.cost(name) for name in ("clip", "abu", "random"))
-    assert clip.parts == {"clip rows": engine.index.rows("clip")[0].nbytes}
-    assert abu.parts["base losses"] == engine.index.base_loss[0].nbytes
-    assert abu.parts["latents"] == np.load(next(engine.index.path.rglob("latents.npy")))[0].nbytes
-    assert abu.bytes_per_record == sum(abu.parts.values()) > clip.bytes_per_record
-    assert set(abu.seconds) == {"gradients", "features", "latents", "losses", "fisher"}
-    assert 0 < clip.seconds_per_record < abu.seconds_per_record  # the run that made it noted them
-    assert control.parts == {} and control.seconds_per_record == 0 and control.memory == 0
-
-
 def test_rows_made_when_first_asked_are_memory_not_storage(engine, query) -> None:
     assert not engine.index.has_rows("pixel")
     pixel = engine.cost("pixel")
@@ -171,49 +156,9 @@ def test_forget_reuses_the_delta_and_restores_the_model(engine, query, answer) -
     assert len(result.others) == 2 and same(before, engine)
 
 
-def test_artists_and_controls(engine, answer) -> None:
-    shares = engine.artists(answer)
-    assert sum(share.share for share in shares) == pytest.approx(1.0)
-    assert {share.artist for share in shares} <= {"artist 0", "artist 1", "artist 2"}
-    strip = engine.random_records(4, 1, exclude=answer.ids[:4])
-    assert [r.id for r in strip] == [r.id for r in engine.random_records(4, 1, answer.ids[:4])]
-    assert not {r.id for r in strip} & set(answer.ids[:4]) and len(strip) == 4
-    assert all(record.split == "train" for record in strip)
-
-
 def test_suggestions(engine) -> None:
     captions = engine.suggest_captions(tiny_images(3)[2], 3)
     known = {c for texts in engine.index.captions(engine.index.train_rows) for c in texts}
     assert len(captions) == 3 and set(captions) <= known
     prompts = engine.suggest_prompts(5)
     assert prompts == engine.suggest_prompts(5) and len(set(prompts)) == 5
-
-
-def test_export_and_link(engine, query, answer, tmp_path) -> None:
-    path = engine.export(query, [answer], tmp_path / "a.zip", top_k=3)
-    with zipfile.ZipFile(path) as archive:
-        check_result(json.loads(archive.read("result.json")), 3)
-    link = engine.link(query, "abu", 4)
-    assert link == {"prompt": query.prompt, "seed": "7", "method": "abu", "k": "4"}
-    boxes = (Region((0.0, 1.5, 4.0, 8.0)), Region((9.0, 9.0, 16.0, 10.1)))
-    part = engine.link(replace(query, regions=boxes), "abu", 4)
-    assert part == {**link, "region": "0,1.5,4,8;9,9,16,10.1"}
-    free = Region((0, 0, 16, 16), Image.new("L", (16, 16), 200))
-    with pytest.raises(UserError, match="painted"):
-        engine.link(replace(query, regions=(free,)), "abu", 4)
-
-
-def test_saved_example_of_this_index(engine, query, answer, tmp_path, monkeypatch) -> None:
-    result = engine.result(query, [answer], 3)
-    monkeypatch.setattr(engine.index, "path", Path(tmp_path))
-    assert engine.examples() == []
-    folder = tmp_path / layout.EXAMPLES
-    save_example(folder / "one", query, [answer], result, engine.index_hash)
-    save_example(folder / "other", query, [answer], result, "0" * 64)
-    assert engine.examples() == ["one", "other"]
-    example = engine.example("one")
-    assert example.attributions[0].ids == answer.ids
-    view = engine.rerank(example.attributions[0], None)
-    assert view.ids[:3] == answer.ids[:3]
-    with pytest.raises(UserError, match="made with index"):
-        engine.example("other")
