@@ -133,13 +133,16 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
 
 
 def _first(lines: Lines) -> Iterator[Figure]:
-    """AbU or AbU+ against the best of the others, at every K."""
+    """AbU or AbU+ against the best of the others, at every K; of these two every query they share,
+    where the table has those that all methods do."""
+    arms = chosen(lines, TABLE_1)
     for found in blocks(lines, TABLE_1):
         ours = found.best_of(OURS, "delta_loss")
         rest = [label for label in found.values if label not in (*OURS, RANDOM)]
         other = found.best_of(rest, "delta_loss")
         if ours and other:
-            paired = found.paired(ours, other, "delta_loss")
+            two = block(lines, {name: arms[name] for name in (ours, other)}, found.k, control=False)
+            paired = (two or found).paired(ours, other, "delta_loss")
             enough = paired.n > 2
             yield Figure(
                 f"leave-{found.k}-out, ΔL ×10⁻³: {ours} less the best other",

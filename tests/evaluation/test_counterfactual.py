@@ -192,6 +192,15 @@ def test_whoever_wins_is_said():
     assert any("10 s (median" in f.value for f in told)
 
 
+def test_the_first_two_are_compared_on_all_that_they_share():
+    gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.0], "clip": [0.0, 0.01, None]}
+    lines = lines_of(gains)
+    _, *rows = tables.comparison(lines, tables.TABLE_1)
+    assert [row[1:3] for row in rows] == [("abu", "2"), ("dtrak", "2"), ("clip", "2")]
+    first = next(f for f in tables.summary(HEAD, lines.units).figures if "less the" in f.name)
+    assert first.value.startswith("+20.00 ") and first.value.endswith("against dtrak, 3 of 3")
+
+
 def test_an_ablation_needs_something_to_be_compared_with():
     alone = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05]})
     assert not tables.compares(alone, tables.TABLE_2) and tables.compares(alone, tables.TABLE_5)
