@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from attribution import defaults
 from attribution.forgetting import loss_increase
 from attribution.stepsize import solve_step
 from attribution.types import UserError
@@ -44,7 +45,6 @@ from evaluation.world import World, world_of
 METHODS = "abu,abu-ekfac,abu-sgd"
 SHARES = "0.25,0.5"
 OTHERS = 50
-INCREASE = 0.1  # of the target's loss where methods are held against each other
 STEPS = 20
 # Of the search for a scale: how near is near enough, and what still counts as found.
 TOLERANCE, FOUND, EVALUATIONS = 0.1, 0.25, 14
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--queries", type=int, default=queries.N_QUERIES, metavar="N")
     add("--others", type=int, default=OTHERS, metavar="N")
-    add("--relative-increase", type=float, default=INCREASE)
+    add("--relative-increase", type=float, default=defaults.RELATIVE_INCREASE)
     add("--methods", default=METHODS, metavar="NAME[:OPTION=VALUE...][,...]")
     add("--shares", type=_shares, default=SHARES, metavar="S[,S...]", help="'' for none")
 

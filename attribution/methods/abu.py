@@ -35,9 +35,11 @@ _DIAGONAL = "curvature:diagonal"
 
 _TAU = r"\tau(\hat z, z) = L(z, \theta_{-\hat z}) - L(z, \theta_0)"
 _NEWTON = r"\theta_{-\hat z} = \theta_0 + \tfrac{\alpha}{N} F^{-1} \nabla L(\hat z, \theta_0)"
-_EKFAC = (
-    rf"{_NEWTON}, \quad "
-    r"F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, (Q_B \otimes Q_A)^\top"
+_FACTORED = r"F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, (Q_B \otimes Q_A)^\top"
+_EKFAC = rf"{_NEWTON}, \quad {_FACTORED}"
+_STEPS = (
+    r"\theta \leftarrow \theta + \tfrac{\alpha}{N} F^{-1} \nabla L(\hat z, \theta)"
+    rf" \ \text{{from }} \theta_0, \quad {_FACTORED}"
 )
 
 
@@ -103,22 +105,22 @@ METHODS: tuple[Method, ...] = (
     _unlearning(
         "abu-ekfac",
         "AbU+",
-        "Unlearn the picture with one Newton step that spares what other pictures need (EK-FAC), "
+        "Unlearn the picture with five Newton steps that spare what other pictures need (EK-FAC), "
         "then see which training drawings the model has become worse at.",
         ("curvature:ekfac",),
         "AbU asks of each weight alone how much the training drawings depend on it, but weights "
         "work in teams: what one loses another can make up for. AbU+ looks for the teams first, as "
         "directions in a layer's inputs and outputs, and asks how much the drawings depend on each "
         "team. So the step that forgets this picture can avoid what the others need more exactly.",
-        _EKFAC,
+        _STEPS,
         curvature="ekfac",
         **_FIVE_STEPS,
     ),
     _unlearning(
         "abu-shift",
         "AbU+ by output",
-        "Unlearn the picture as AbU+ does, then see for which training drawings the model's output "
-        "has moved most, for the better or the worse.",
+        "Unlearn the picture as AbU+ does, in one small step, then see for which training drawings "
+        "the model's output has moved most, for the better or the worse.",
         ("curvature:ekfac",),
         "AbU+ asks which training drawings the model has become worse at. Better or worse depends "
         "on the noise that was drawn for the question, so it takes many questions to tell; how far "
