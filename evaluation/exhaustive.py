@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from attribution import defaults
 from attribution.unlearning import Delta, UnlearnConfig
 from attribution.validate import whole_numbers
-from evaluation import generated, queries
+from evaluation import generated, parts, queries
 from evaluation.answers import Answers
 from evaluation.queries import Asked
 from evaluation.results import Figure, Results, Summary
@@ -42,26 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timesteps", type=whole_numbers, help="default: all the index has losses at"
     )
-    parser.add_argument(
-        "--part", type=_part, default=(1, 1), metavar="I/N", help="every Nth query, for N processes"
-    )
+    parts.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Score what is missing, timestep by timestep."""
     answers = Answers(world_of(args))
     results, asked = begin(args, answers)
-    part, parts = args.part
-    for query in tqdm(asked[part - 1 :: parts], desc="queries", disable=None):
+    for query in tqdm(parts.own(args, asked), desc="queries", disable=None):
         complete(args, answers, results, query)
-
-
-def _part(text: str) -> tuple[int, int]:
-    """'2/4' → (2, 4); only with 1 <= I <= N."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise argparse.ArgumentTypeError(f"I/N with 1 <= I <= N, not {text!r}")
-    return int(found[1]), int(found[2])
 
 
 def _config(answers: Answers) -> UnlearnConfig:

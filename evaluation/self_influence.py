@@ -28,8 +28,8 @@ from attribution.methods.registry import METHODS
 from attribution.scoring import reduce_cells
 from attribution.types import Attribution, Query, UserError
 from attribution.validate import whole_numbers
+from evaluation import parts, roster
 from evaluation import results as results_module
-from evaluation import roster
 from evaluation.answers import Answers, last
 from evaluation.copies import Pictures, Thresholds, compare
 from evaluation.own_ranks import ENOUGH, summarise, together
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]", help=all_of_them)
     steps = "of unlearning methods"
     add("--timesteps", type=whole_numbers, default=[150, 450, 750], help=steps)
+    parts.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -82,7 +83,7 @@ def _run(name: str, args: argparse.Namespace, answers: Answers, judge: Judge) ->
     results = answers.world.results(args, "self-influence", settings)
     train = answers.index.train_rows
     chosen = np.random.default_rng(SEED).permutation(train)[: args.records]
-    for row in tqdm(chosen.tolist(), desc=name, disable=None):
+    for row in tqdm(parts.own(args, chosen.tolist()), desc=name, disable=None):
         record = answers.index.ids([row])[0]
         if record in results.units:
             continue
