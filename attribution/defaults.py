@@ -28,11 +28,12 @@ RACING_CONFIDENCE = 2.5
 # Random records scored beside the candidates, for the page's comparison.
 CONTROL = 8
 
-# Unlearning: the relative loss increase one query is solved for, and the noise draws per timestep
-# of its gradient. With each method's own settings they are what `python -m evaluation tune` chose
+# Unlearning: the relative loss increase one query is solved for, in how many Newton steps, and the
+# noise draws per timestep of the gradient of each. `python -m evaluation tune` chose them
 # (evaluation/frozen.json).
 RELATIVE_INCREASE = 1.0
-DRAWS = 32
+NEWTON_STEPS = 5
+DRAWS = 4
 
 # "See it forget": relative loss increases shown side by side, the model as it is first.
 FORGET_STRENGTHS: tuple[float, ...] = (0.0, 0.10, 0.25, 0.50, 1.0)

@@ -6,11 +6,11 @@ seed, over that of 50 other prompts; once where the target's loss has grown equa
 `--relative-increase`), and once for each of `--shares` where the target's picture has: the step is
 scaled until its error is that share of its mean distance to the other prompts' pictures (the paper
 works at a target MSE of 0.08 to 0.09). A method may carry options: `abu:damping=0.01`,
-`abu:steps=10`, `abu:preset=paper`. Pictures take 20 DDIM steps here, before and after alike.
+`abu:steps=1`, `abu:preset=paper`. Pictures take 20 DDIM steps here, before and after alike.
 One line a query, method and point; a stopped run goes on, and further methods and shares join it.
 
 python -m evaluation forgetting --queries 20        # 3 methods x 3 points: 20,000 forwards a query
-python -m evaluation forgetting --methods abu,abu:damping=0.01,abu:steps=10,abu-sgd --shares 0.25
+python -m evaluation forgetting --methods abu,abu:damping=0.01,abu:steps=1,abu-sgd --shares 0.25
 """
 
 from __future__ import annotations

@@ -25,21 +25,20 @@ from attribution.methods.tracking import Tracks
 from attribution.methods.unlearning import OPTIONS, UnlearningAttributor, check_options
 from attribution.racing import Waves
 
-# As `python -m evaluation tune` chose them: each of five steps has draws of its own. Where the
-# output is tracked or raised itself, a small step is enough (docs/proof.md).
-_FIVE_STEPS: dict[str, Any] = {"steps": 5, "draws": 4}
-_SMALL_STEP: dict[str, Any] = {"relative_increase": 0.10}
+# Where the output is tracked or raised itself, a small step is enough (docs/proof.md).
+_SMALL_STEP: dict[str, Any] = {"relative_increase": 0.10, "steps": 1}
 
 _ABU = "Wang, Hertzmann, Efros, Zhu, Zhang. Data Attribution by Unlearning (NeurIPS 2024)"
 _DIAGONAL = "curvature:diagonal"
 
 _TAU = r"\tau(\hat z, z) = L(z, \theta_{-\hat z}) - L(z, \theta_0)"
-_NEWTON = r"\theta_{-\hat z} = \theta_0 + \tfrac{\alpha}{N} F^{-1} \nabla L(\hat z, \theta_0)"
-_FACTORED = r"F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, (Q_B \otimes Q_A)^\top"
-_EKFAC = rf"{_NEWTON}, \quad {_FACTORED}"
-_STEPS = (
-    r"\theta \leftarrow \theta + \tfrac{\alpha}{N} F^{-1} \nabla L(\hat z, \theta)"
-    rf" \ \text{{from }} \theta_0, \quad {_FACTORED}"
+_NEWTON = (
+    r"\theta_{-\hat z} \leftarrow \theta + \tfrac{\alpha}{N} F^{-1} \nabla L(\hat z, \theta) "
+    r"\text{ from } \theta_0"
+)
+_EKFAC = (
+    rf"{_NEWTON}, \quad "
+    r"F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, (Q_B \otimes Q_A)^\top"
 )
 
 
@@ -92,7 +91,7 @@ METHODS: tuple[Method, ...] = (
     _unlearning(
         "abu",
         "AbU",
-        "Unlearn the picture with one Newton step on the text keys and values, then see which "
+        "Unlearn the picture with Newton steps on the text keys and values, then see which "
         "training drawings the model has become worse at.",
         ("curvature:diagonal:kv",),
         "The model is changed a little, so that it becomes worse at this one picture while weights "
@@ -105,16 +104,15 @@ METHODS: tuple[Method, ...] = (
     _unlearning(
         "abu-ekfac",
         "AbU+",
-        "Unlearn the picture with five Newton steps that spare what other pictures need (EK-FAC), "
+        "Unlearn the picture with Newton steps that spare what other pictures need (EK-FAC), "
         "then see which training drawings the model has become worse at.",
         ("curvature:ekfac",),
         "AbU asks of each weight alone how much the training drawings depend on it, but weights "
         "work in teams: what one loses another can make up for. AbU+ looks for the teams first, as "
         "directions in a layer's inputs and outputs, and asks how much the drawings depend on each "
         "team. So the step that forgets this picture can avoid what the others need more exactly.",
-        _STEPS,
+        _EKFAC,
         curvature="ekfac",
-        **_FIVE_STEPS,
     ),
     _unlearning(
         "abu-shift",
@@ -134,7 +132,6 @@ METHODS: tuple[Method, ...] = (
         racing=defaults.RACING_SHIFT,
         curvature="ekfac",
         **_SMALL_STEP,
-        draws=4,
     ),
     _unlearning(
         "abu-sgd",

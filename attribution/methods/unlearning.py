@@ -29,6 +29,8 @@ OPTIONS = (*OTHER_OPTIONS, *CONFIGURABLE)
 def configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> UnlearnConfig:
     """A method's own configuration with those options that are given; UserError for bad values."""
     chosen = {n: v for n, v in options.items() if n in CONFIGURABLE and v is not None}
+    if chosen.get("preset"):
+        chosen.setdefault("steps", 1)  # the paper's
     return UnlearnConfig(**{**config, **chosen})
 
 
@@ -63,6 +65,7 @@ class UnlearningAttributor:
         self.tracks, self.racing = tracks, defaults.RACING if racing is None else racing
         self.config = {
             "relative_increase": defaults.RELATIVE_INCREASE,
+            "steps": defaults.NEWTON_STEPS,
             "draws": defaults.DRAWS,
             "n_records": max(1, len(context.index.train_rows)),
             **config,

@@ -134,15 +134,11 @@ def scored(
 
 
 def resolved(labels: Iterable[str], frozen: Mapping[str, str]) -> dict[str, Arm]:
-    """label → arm: what was frozen for its method, with the label's own options on top.
-
-    An ablation of AbU without settings of its own has those of AbU.
-    """
+    """label → arm: what was frozen for its method, with the label's own options on top."""
     found = {}
     for label in labels:
         arm = Arm.parse(label)
-        own = frozen.get(arm.name) or (frozen.get("abu") if arm.name.startswith("abu-") else None)
-        if own:
+        if own := frozen.get(arm.name):
             settled = Arm.parse(own)
             options = {**dict(settled.options), **dict(arm.options)}
             arm = Arm(arm.name, arm.place or settled.place, tuple(sorted(options.items())))

@@ -17,8 +17,8 @@ from evaluation.statistics import mean_error
 OURS = ("abu", "abu-ekfac", "abu-shift")
 TABLE_1 = (*FIRST, *THEN)
 TABLE_2 = (
-    *("abu-sgd", "abu-sgd:steps=10", "abu-full", "abu-attn", "abu-crossattn", "abu"),
-    *("abu:steps=10", "abu:ewc=true:steps=10"),
+    *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn", "abu"),
+    *("abu:steps=1", "abu:ewc=true"),
 )
 TABLE_5 = ("trak", "dtrak", "abu", "abu-eps2")
 FLIPS = ("abu", "abu:flips=mean")

@@ -17,8 +17,8 @@ FIRST = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
 THEN = ("pixel", "clip-text", "dinov2", "journeytrak", "datainf", "clip-abc", "dino-abc")
 # Table 2, Table 5, and the mean over image and flip.
 ABLATIONS = (
-    *("abu-sgd", "abu-sgd:steps=10", "abu-full", "abu-attn", "abu-crossattn"),
-    *("abu:steps=10", "abu:ewc=true:steps=10", "abu-eps2", "abu:flips=mean"),
+    *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn"),
+    *("abu:steps=1", "abu:ewc=true", "abu-eps2", "abu:flips=mean"),
 )
 REMOVED = (5, 10, 35)
 # Of the random curve, besides those: shares of the training set.

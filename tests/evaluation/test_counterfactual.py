@@ -261,7 +261,7 @@ def test_arms_are_read_and_written_alike():
             Arm.parse(text)
 
 
-def test_frozen_settings_serve_a_method_and_its_ablations(tmp_path):
+def test_frozen_settings_serve_their_method_alone(tmp_path):
     path = tmp_path / "frozen.json"
     assert frozen.read(path) == {}
     settings = {"abu": "abu:damping=0.01:steps=5", "trak": "trak@wide:damping=1"}
@@ -271,7 +271,7 @@ def test_frozen_settings_serve_a_method_and_its_ablations(tmp_path):
     assert {label: arm.text for label, arm in found.items()} == {
         "abu": "abu:damping=0.01:steps=5",
         "abu:steps=10": "abu:damping=0.01:steps=10",
-        "abu-full": "abu-full:damping=0.01:steps=5",
+        "abu-full": "abu-full",
         "trak": "trak@wide:damping=1",
         "clip": "clip",
     }

@@ -230,7 +230,7 @@ def test_scores_are_losses_after_less_losses_before(bench):
         sat = Sitting(bench, made, one.distractors)
         found = sat.attribution(0, Configuration.parse(text))
         config = UnlearnConfig(
-            relative_increase=0.02, draws=defaults.DRAWS, n_records=len(one.pool)
+            relative_increase=0.02, steps=defaults.NEWTON_STEPS, n_records=len(one.pool)
         )
         z = bench.denoiser.encode_images([made.pictures[0]])
         cond = bench.denoiser.encode_text([model.prompts[0][1]])

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from attribution import defaults
 from attribution.denoiser import Denoiser
 from attribution.features import ClipEncoder
 from attribution.index import Index
 from attribution.methods.registry import METHODS, NOT_YET, Context, why_not
+from attribution.methods.unlearning import configured
 from attribution.reduce import reduce_cells
 from attribution.types import Attribution, Progress, Query, Region, UserError
 from attribution.unlearning import Unlearned, applied
@@ -142,6 +144,13 @@ def test_unlearning_answers_carry_cells_maps_and_parameters(context, query, name
     assert found.params["noise_floor_share"] < 0.05 and not found.params["fresh_base"]
     assert found.candidate_source == "exhaustive"
     assert {"unlearn", "shortlist", "noise floor", "score"} <= set(found.seconds)
+
+
+def test_the_papers_preset_is_one_step(context):
+    own = METHODS["abu"].build(context).config
+    assert configured(own, {}).steps == defaults.NEWTON_STEPS > 1
+    assert configured(own, {"preset": "paper"}).steps == 1
+    assert configured(own, {"preset": "paper", "steps": 3}).steps == 3
 
 
 def test_a_shortlist_scores_a_part_exactly_as_the_whole(context, query):
