@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from attribution import defaults
-from attribution.methods.registry import METHODS
+from attribution.methods.registry import METHODS, Context
 from attribution.types import Attribution, Query
 from benchmarks.unet_clock import clocked
+from evaluation import roster
 from evaluation.answers import last
 from evaluation.generated import seed_of
 from evaluation.queries import fixed_prompts
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """One line a query; queries done before are not measured again."""
     world = world_of(args)
-    settings = {"method": args.method, "exhaustive": args.exhaustive, "threads": args.threads}
+    context = Context(world.denoiser, world.engine.index)
+    settings = {
+        **{"method": args.method, "exhaustive": args.exhaustive, "threads": args.threads},
+        "basis": roster.basis(args.method, context),
+    }
     results = world.results(args, "speed", settings)
     prompts = [prompt for _, prompt in fixed_prompts(args.queries + 1)]
     left = [prompt for prompt in prompts[1:] if prompt not in results.units]

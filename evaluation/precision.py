@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,11 @@ def run(args: argparse.Namespace) -> None:
     world = world_of(args)
     answers, sampling = Answers(world), generated.sampling_of(args, world)
     device = world.denoiser.device.type
-    settings = {"device": device, "records": args.records, "timesteps": args.timesteps}
+    config = answers.config(defaults.METHOD)
+    settings = {
+        **{"device": device, "records": args.records, "timesteps": args.timesteps},
+        "config": asdict(config),
+    }
     results = world.results(args, "precision", settings)
     rows = np.random.default_rng(SEED).permutation(answers.index.train_rows)[: args.records]
     columns = answers.columns(args.timesteps)
@@ -83,7 +87,6 @@ def run(args: argparse.Namespace) -> None:
         variants = [v for v in variants_of(device) if f"{query.key} {v.name}" not in results.units]
         if not variants:
             continue
-        config = answers.config(defaults.METHOD)
         delta = answers.unlearn(answers.latents(query.image), query.prompt, config).delta
         exact = scored(answers, EXACT, rows, delta, columns)
         for variant in variants:
