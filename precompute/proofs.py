@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", default=defaults.METHOD, help=f"of --prompt; default {defaults.METHOD}")
     add("--k", type=int, default=10, help="of --prompt: records left out; default 10")
     add("--threads", type=int, help="default: one a core")
+    add("--anew", action="store_true", help="also those that are there: methods have changed")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     controls: Controls = {}
     for slug, *asked in tqdm(wanted, desc="proofs", unit="proof"):
         folder = args.index / layout.PROOFS / slug
-        if _there(folder, engine.index_hash):
+        if _there(folder, engine.index_hash) and not args.anew:
             continue
         proof = make(engine, work, controls, *asked)
         shutil.rmtree(folder, ignore_errors=True)

@@ -93,6 +93,8 @@ def test_a_proof_is_kept_with_its_index(world, tmp_path, capsys):
     written = file.stat().st_mtime_ns
     assert main(["proofs", "--index", str(world), *one]) == 0  # it is there
     assert file.stat().st_mtime_ns == written
+    assert main(["proofs", "--index", str(world), *one, "--anew"]) == 0
+    assert file.stat().st_mtime_ns > written
     assert main(["proofs", "--index", str(world), "--only", "none"]) == 2
     assert "there are playing-card" in capsys.readouterr().err
 
