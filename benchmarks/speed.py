@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
     world = world_of(args)
     context = Context(world.denoiser, world.engine.index)
     settings = {
-        **{"method": args.method, "exhaustive": args.exhaustive, "threads": args.threads},
+        "method": args.method,
+        "exhaustive": args.exhaustive,
+        "threads": args.threads,
         "basis": roster.basis(args.method, context),
     }
     results = world.results(args, "speed", settings)

@@ -15,7 +15,7 @@ from attribution.denoiser import Denoiser
 from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.methods.tracking import Tracked, tracked
-from attribution.methods.unlearning import UnlearningAttributor
+from attribution.methods.unlearning import UnlearningAttributor, changed
 from attribution.scoring import Scores, score_records
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig, Unlearned, unlearn
@@ -48,7 +48,7 @@ class Answers:
 
     def config(self, method: str, **changes: Any) -> UnlearnConfig:
         """A method's configuration as the product has it, with `changes`; UserError if not."""
-        return UnlearnConfig(**{**self._attributor(method).config, **changes})
+        return changed(self._attributor(method).config, changes)
 
     def tracked(self, method: str) -> Tracked:
         """What a method compares on the training records."""

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> None:
     device = world.denoiser.device.type
     config = answers.config(defaults.METHOD)
     settings = {
-        **{"device": device, "records": args.records, "timesteps": args.timesteps},
+        "device": device,
+        "records": args.records,
+        "timesteps": args.timesteps,
         "config": asdict(config),
     }
     results = world.results(args, "precision", settings)

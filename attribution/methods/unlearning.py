@@ -29,9 +29,15 @@ OPTIONS = (*OTHER_OPTIONS, *CONFIGURABLE)
 def configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> UnlearnConfig:
     """A method's own configuration with those options that are given; UserError for bad values."""
     chosen = {n: v for n, v in options.items() if n in CONFIGURABLE and v is not None}
-    if chosen.get("preset"):
-        chosen.setdefault("steps", 1)  # the paper's
-    return UnlearnConfig(**{**config, **chosen})
+    return changed(config, chosen)
+
+
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> UnlearnConfig:
+    """A method's own configuration with `changes`; a preset takes one step, as the paper's, unless
+    they say how many. UserError for bad values, TypeError for unknown names.
+    """
+    steps = {"steps": 1} if changes.get("preset") else {}
+    return UnlearnConfig(**{**config, **steps, **changes})
 
 
 def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from attribution import layout
 from attribution.engine import Engine
+from attribution.types import Attribution, Query
+from tests.attribution.worlds import FAST, finished
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
 
 
@@ -26,3 +28,15 @@ def tiny_index(tmp_path_factory, tiny_model) -> Path:
 def engine(tiny_index) -> Engine:
     """Shared: leave it as it is."""
     return Engine(tiny_index, "cpu")
+
+
+@pytest.fixture(scope="module")
+def query(engine) -> Query:
+    """A picture that the tiny model drew."""
+    return finished(engine.generate("ak by 0", 7, **FAST))
+
+
+@pytest.fixture(scope="module")
+def answer(engine, query) -> Attribution:
+    """AbU's, about every training record."""
+    return finished(engine.attribute(query, ("abu",), top_k=4, exhaustive=True))

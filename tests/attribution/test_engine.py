@@ -11,17 +11,10 @@ import torch
 
 from attribution import report
 from attribution.engine import WAITING, Engine
-from attribution.types import Attribution, Forgetting, Progress, Query, Region, UserError
+from attribution.types import Attribution, Forgetting, Query, Region, UserError
 from tests.attribution.answers import check_result
+from tests.attribution.worlds import FAST, finished
 from tests.tiny import tiny_images
-
-FAST = {"steps": 3, "guidance": 2.0}
-
-
-def last(job):
-    *progress, result = job
-    assert all(isinstance(item, Progress) for item in progress)
-    return result
 
 
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
@@ -31,16 +24,6 @@ def weights(engine: Engine) -> dict[str, torch.Tensor]:
 def same(before: dict[str, torch.Tensor], engine: Engine) -> bool:
     after = engine.denoiser.unet.state_dict()
     return all(torch.equal(before[name], after[name]) for name in before)
-
-
-@pytest.fixture(scope="module")
-def query(engine) -> Query:
-    return last(engine.generate("ak by 0", 7, **FAST))
-
-
-@pytest.fixture(scope="module")
-def answer(engine, query) -> Attribution:
-    return last(engine.attribute(query, ("abu",), top_k=4, exhaustive=True))
 
 
 def test_generate_is_a_step_at_a_time_and_repeats(engine, query) -> None:
@@ -77,7 +60,7 @@ def test_bad_input_is_refused_in_one_line(engine, query) -> None:
 
 def test_long_and_odd_prompts_work(engine) -> None:
     for prompt in ("🍦🦊", "été naïve 漢字", "x " * 400):
-        assert isinstance(last(engine.generate(prompt, 2**32 - 1, steps=1)), Query)
+        assert isinstance(finished(engine.generate(prompt, 2**32 - 1, steps=1)), Query)
 
 
 def test_exhaustive_answer_covers_every_training_record(engine, query, answer) -> None:
@@ -95,12 +78,12 @@ def test_uploading_the_saved_picture_gives_the_same_scores(engine, query, answer
     path.write_bytes(report.png_bytes(query.image))
     uploaded = engine.upload(path, query.prompt)
     assert uploaded.seed is None
-    again = last(engine.attribute(uploaded, ("abu",), top_k=4, exhaustive=True))
+    again = finished(engine.attribute(uploaded, ("abu",), top_k=4, exhaustive=True))
     assert again.ids == answer.ids and np.array_equal(again.scores, answer.scores)
 
 
 def test_shortlist_scores_are_the_exhaustive_ones(engine, query, answer) -> None:
-    short = last(engine.attribute(query, ("abu",), top_k=2, shortlist=5))
+    short = finished(engine.attribute(query, ("abu",), top_k=2, shortlist=5))
     assert short.candidate_source == "shortlist" and short.candidates < engine.n_train
     exact = dict(zip(answer.ids, answer.scores, strict=True))
     spread = answer.scores.std()
@@ -129,7 +112,7 @@ def test_rows_made_when_first_asked_are_memory_not_storage(engine, query) -> Non
     assert not engine.index.has_rows("pixel")
     pixel = engine.cost("pixel")
     assert pixel.parts == {} and pixel.bytes_per_record == 0 and pixel.seconds_per_record == 0
-    last(engine.attribute(query, ("pixel",), top_k=1))
+    finished(engine.attribute(query, ("pixel",), top_k=1))
     held = engine._attributor("pixel")._pictures.faiss_index
     assert pixel.memory * engine.n_train == held.code_size * held.ntotal
     assert engine.cost("clip").memory == engine.cost("abu").memory == 0
@@ -142,13 +125,13 @@ def test_a_job_that_is_closed_leaves_the_model_clean_and_free(engine, query) -> 
     waiting = engine.generate("a", 0, steps=1)
     assert next(waiting).stage == WAITING
     job.close()
-    assert isinstance(last(waiting), Query)
+    assert isinstance(finished(waiting), Query)
     assert same(before, engine)
 
 
 def test_forget_reuses_the_delta_and_restores_the_model(engine, query, answer) -> None:
     before = weights(engine)
-    last(engine.attribute(query, ("abu",), top_k=2))
+    finished(engine.attribute(query, ("abu",), top_k=2))
     items = list(engine.forget(query, (0.05, 0.1), other_prompts=["b", "c"]))
     result = items[-1]
     assert isinstance(result, Forgetting) and {p.stage for p in items[:-1]} == {"forget"}

@@ -16,19 +16,8 @@ from attribution.engine import Engine
 from attribution.index import Index
 from attribution.reader import Reader
 from attribution.saved import save_example
-from attribution.types import Attribution, Query, Region, UserError
+from attribution.types import Region, UserError
 from tests.attribution.answers import check_result
-from tests.attribution.test_engine import FAST, last
-
-
-@pytest.fixture(scope="module")
-def query(engine) -> Query:
-    return last(engine.generate("ak by 0", 7, **FAST))
-
-
-@pytest.fixture(scope="module")
-def answer(engine, query) -> Attribution:
-    return last(engine.attribute(query, ("abu",), top_k=4, exhaustive=True))
 
 
 @pytest.fixture

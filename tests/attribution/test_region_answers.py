@@ -15,20 +15,15 @@ from attribution import defaults, report
 from attribution.engine import Engine
 from attribution.regions import crop, query_weights
 from attribution.saved import load_example, save_example
-from attribution.types import Attribution, Forgetting, Progress, Query, Region
+from attribution.types import Attribution, Forgetting, Query, Region
 from attribution.unlearning import unlearn
+from tests.attribution.worlds import finished
 from tests.tiny import tiny_images
 
 # random weights: the default increase of 10 % cannot be reached
 SMALL = {"relative_increase": 0.02, "stride": 250, "draws": 2}
 CORNER = Region((1.0, 2.0, 7.0, 9.0))
 LOOKING = ("clip", "pixel")
-
-
-def last(job):
-    *progress, result = job
-    assert all(isinstance(item, Progress) for item in progress)
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def fresh(engine, monkeypatch) -> Engine:
 
 def answer(engine: Engine, query: Query, name: str, **more: object) -> Attribution:
     options = SMALL if name.startswith("abu") else {}
-    return last(engine.attribute(query, (name,), 3, exhaustive=True, **options, **more))
+    return finished(engine.attribute(query, (name,), 3, exhaustive=True, **options, **more))
 
 
 def usable(engine: Engine) -> list[str]:
@@ -92,15 +87,17 @@ def test_likeness_is_that_of_the_crop(engine, query) -> None:
 @pytest.mark.parametrize("region", [CORNER, free_form(), Region((3.2, 3.2, 3.4, 3.3))])
 def test_gradient_and_line_search_count_only_the_region(fresh, query, region) -> None:
     part = replace(query, regions=(region,))
-    found = last(fresh._attributor("abu").unlearn(part, **SMALL))
+    found = finished(fresh._attributor("abu").unlearn(part, **SMALL))
     denoiser, context = fresh.denoiser, fresh._context
     config = fresh._attributor("abu")._configured(SMALL)
     z, c = denoiser.encode_images([query.image]), denoiser.encode_text([query.prompt])
     weights = query_weights(denoiser, part)
-    direct = last(unlearn(denoiser, z, c, context.curvature("diagonal"), config, weights))
+    direct = finished(unlearn(denoiser, z, c, context.curvature("diagonal"), config, weights))
     assert all(torch.equal(found.delta[n], direct.delta[n]) for n in direct.delta)
     assert (
-        found.loss0 == direct.loss0 != last(fresh._attributor("abu").unlearn(query, **SMALL)).loss0
+        found.loss0
+        == direct.loss0
+        != finished(fresh._attributor("abu").unlearn(query, **SMALL)).loss0
     )
 
 
@@ -125,9 +122,9 @@ def test_only_the_region_is_forgotten(fresh, query) -> None:
     items = list(fresh.forget(part, (0.0, 0.01), other_prompts=()))
     result = items[-1]
     assert isinstance(result, Forgetting)
-    whole = last(fresh.forget(replace(part, regions=()), (0.0, 0.01), other_prompts=()))
+    whole = finished(fresh.forget(replace(part, regions=()), (0.0, 0.01), other_prompts=()))
     assert result.scales[1] != whole.scales[1]
-    found = last(fresh._attributor(defaults.METHOD).unlearn(part))
+    found = finished(fresh._attributor(defaults.METHOD).unlearn(part))
     denoiser = fresh.denoiser
     weights = query_weights(denoiser, part)
     from attribution.forgetting import loss_increase
@@ -139,7 +136,7 @@ def test_only_the_region_is_forgotten(fresh, query) -> None:
 
 def test_a_shortlist_comes_from_the_region_too(engine, query) -> None:
     part = replace(query, regions=(CORNER,))
-    short = last(engine.attribute(part, ("abu",), 2, shortlist=5, **SMALL))
+    short = finished(engine.attribute(part, ("abu",), 2, shortlist=5, **SMALL))
     exact = answer(engine, part, "abu")
     scores = dict(zip(exact.ids, exact.scores, strict=True))
     assert short.candidates < engine.n_train

@@ -13,10 +13,13 @@ from attribution.cells import Grid, TextStates, batch_errors, batches
 from attribution.denoiser import Denoiser
 from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import per_sample_gradients
+from attribution.types import Progress
 from attribution.weights import parameter_names
 from tests.tiny import tiny_captions, tiny_images
 
 TIMESTEPS = (150, 450, 750)
+# Settings of a picture that the tiny model draws quickly.
+FAST = {"steps": 3, "guidance": 2.0}
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,10 @@ def last(iterator):
     """The final item of a generator."""
     *_, item = iterator
     return item
+
+
+def finished(job):
+    """What a job of the engine ends with; all before it is Progress."""
+    *progress, result = job
+    assert all(isinstance(item, Progress) for item in progress)
+    return result

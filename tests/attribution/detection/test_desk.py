@@ -11,12 +11,13 @@ import pytest
 from attribution.__main__ import main
 from attribution.detection import registry
 from attribution.detection.grounding_dino import GroundingDino
-from attribution.detection.protocol import LOADING, Detection, Found
+from attribution.detection.protocol import LOADING, Detection
 from attribution.detection.registry import DEFAULT, SOURCE, Setup, choose, listed
 from attribution.engine import Engine
 from attribution.types import Progress, Query, UserError
 from precompute import options
 from precompute.build import Build
+from tests.attribution.worlds import finished
 from tests.tiny import tiny_images
 
 
@@ -35,12 +36,6 @@ def world(tmp_path_factory, tiny_index, detector_folder):
 @pytest.fixture(scope="module")
 def detecting(world) -> Engine:
     return Engine(world, "cpu")
-
-
-def last(job) -> Found:
-    *progress, found = job
-    assert all(isinstance(item, Progress) for item in progress)
-    return found
 
 
 def test_the_index_s_own_detector_is_the_default(detecting):
@@ -72,12 +67,12 @@ def test_without_one_and_offline_attention_is_left(engine, monkeypatch, tmp_path
 def test_detect_takes_queries_and_plain_pictures(detecting):
     image = tiny_images(1)[0].resize((50, 30))
     query = Query("a dog and a house, by e", image)
-    found = last(detecting.detect(query, threshold=0.0, text_threshold=0.0))
+    found = finished(detecting.detect(query, threshold=0.0, text_threshold=0.0))
     assert found.phrases == ("dog", "house") and found.detections
     assert all(one.box[2] <= 50 and one.box[3] <= 30 for one in found.detections)
-    same = last(detecting.detect(image, "dog. house", 0.0, 0.0, "grounding-dino"))
+    same = finished(detecting.detect(image, "dog. house", 0.0, 0.0, "grounding-dino"))
     assert same.detections == found.detections
-    looked = last(detecting.detect(query, "dog", 0.5, 0.0, "attention"))
+    looked = finished(detecting.detect(query, "dog", 0.5, 0.0, "attention"))
     assert looked.heatmaps["dog"].shape == (30, 50)
 
 

@@ -12,7 +12,7 @@ from attribution.denoiser import Denoiser
 from attribution.features import ClipEncoder
 from attribution.index import Index
 from attribution.methods.registry import METHODS, NOT_YET, Context, why_not
-from attribution.methods.unlearning import configured
+from attribution.methods.unlearning import changed, configured
 from attribution.reduce import reduce_cells
 from attribution.types import Attribution, Progress, Query, Region, UserError
 from attribution.unlearning import Unlearned, applied
@@ -40,7 +40,7 @@ CONTRACT = (
 )
 REAL = tuple(name for name, method in METHODS.items() if method.build)
 UNLEARNING = tuple(name for name in REAL if METHODS[name].kind == "unlearning")
-# random weights: the default increase of 10 % cannot be reached
+# random weights: the default increase cannot be reached
 SMALL = {"relative_increase": 0.02, "stride": 250, "draws": 2, "steps": 1}
 
 
@@ -151,6 +151,7 @@ def test_the_papers_preset_is_one_step(context):
     assert configured(own, {}).steps == defaults.NEWTON_STEPS > 1
     assert configured(own, {"preset": "paper"}).steps == 1
     assert configured(own, {"preset": "paper", "steps": 3}).steps == 3
+    assert changed(own, {"preset": "paper"}).steps == 1
 
 
 def test_a_shortlist_scores_a_part_exactly_as_the_whole(context, query):
