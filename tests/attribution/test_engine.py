@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attribution import report
+from attribution import defaults, report
 from attribution.engine import WAITING, Engine
 from attribution.types import Attribution, Forgetting, Query, Region, UserError
 from tests.attribution.answers import check_result
@@ -131,7 +131,7 @@ def test_a_job_that_is_closed_leaves_the_model_clean_and_free(engine, query) -> 
 
 def test_forget_reuses_the_delta_and_restores_the_model(engine, query, answer) -> None:
     before = weights(engine)
-    finished(engine.attribute(query, ("abu",), top_k=2))
+    finished(engine.attribute(query, (defaults.METHOD,), top_k=2))
     items = list(engine.forget(query, (0.05, 0.1), other_prompts=["b", "c"]))
     result = items[-1]
     assert isinstance(result, Forgetting) and {p.stage for p in items[:-1]} == {"forget"}
