@@ -10,12 +10,6 @@ import pytest
 from attribution import report
 from attribution.engine import Engine
 from attribution.types import Attribution, UserError
-from tests.attribution.test_engine import last
-
-
-@pytest.fixture(scope="module")
-def query(engine):
-    return last(engine.generate("ak by 0", 7, steps=2, guidance=1.0))
 
 
 def attributed(engine, query, methods=("abu",), **options):

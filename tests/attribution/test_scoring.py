@@ -17,7 +17,7 @@ from attribution.types import Cancelled, Progress
 from attribution.unlearning import Delta, UnlearnConfig, applied, unlearn
 from attribution.weights import parameter_names
 from tests.attribution.test_unlearning import assert_same, query, snapshot
-from tests.attribution.worlds import TIMESTEPS, World, last
+from tests.attribution.worlds import TIMESTEPS, World, finished
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,14 @@ def base(world):
 @pytest.fixture(scope="module")
 def delta(world):
     config = UnlearnConfig(stride=250, relative_increase=0.02)
-    return last(unlearn(world.denoiser, *query(world), world.fisher(), config)).delta
+    return finished(unlearn(world.denoiser, *query(world), world.fisher(), config)).delta
 
 
 def scored(world, base, delta, rows=None, **options):
     rows = range(len(world)) if rows is None else rows
-    return last(score_records(world.denoiser, world, base, rows, delta, TIMESTEPS, 0, **options))
+    return finished(
+        score_records(world.denoiser, world, base, rows, delta, TIMESTEPS, 0, **options)
+    )
 
 
 def spearman(a, b):
@@ -138,7 +140,7 @@ def test_a_small_step_scores_as_the_influence_function_says(denoiser64):
     world = World.make(denoiser64, 12)
     fisher, base = world.fisher(), world.losses()
     config = UnlearnConfig(stride=250, relative_increase=1e-4)
-    delta = last(unlearn(denoiser64, *query(world), fisher, config)).delta
+    delta = finished(unlearn(denoiser64, *query(world), fisher, config)).delta
     with applied(denoiser64, delta):
         tau = np.nanmean(world.losses() - base, axis=(1, 3))
     names = parameter_names(denoiser64.unet, "kv")
@@ -241,7 +243,7 @@ def test_reduce_cells_by_hand():
 
 def test_sgd_scores_too(world, base):
     config = UnlearnConfig(stride=250, curvature="none", relative_increase=0.02)
-    found = last(unlearn(world.denoiser, *query(world), Identity(), config))
+    found = finished(unlearn(world.denoiser, *query(world), Identity(), config))
     assert np.isfinite(reduce_cells(scored(world, base, found.delta).cells)[0]).all()
 
 

@@ -10,7 +10,7 @@ from attribution.gradients import query_draws, query_gradient
 from attribution.types import Progress, UserError
 from attribution.unlearning import Delta, UnlearnConfig, Unlearned, applied, unlearn
 from attribution.weights import parameter_names
-from tests.attribution.worlds import World, last
+from tests.attribution.worlds import World, finished
 
 # the tiny model's weights are random: no text raises a loss by 10 %
 BASE = {"stride": 250, "draws": 2, "relative_increase": 0.02}
@@ -46,7 +46,7 @@ def test_one_newton_step_by_hand(denoiser64):
     fisher = world.fisher()
     z, c = query(world)
     config = UnlearnConfig(stride=250, draws=2, damping=0.1, relative_increase=0.05)
-    found = last(unlearn(denoiser64, z, c, fisher, config))
+    found = finished(unlearn(denoiser64, z, c, fisher, config))
     names = parameter_names(denoiser64.unet, "kv")
     noise, t = query_draws(denoiser64, (125, 375, 625, 875), 2, 0)
     parameters = [denoiser64.unet.get_parameter(name).requires_grad_(True) for name in names]
@@ -66,7 +66,7 @@ def test_the_relative_increase_is_reached(denoiser_each, steps, curvature):
     f = world.fisher() if curvature == "diagonal" else Identity()
     config = UnlearnConfig(**BASE, steps=steps, curvature=curvature)
     before = snapshot(denoiser_each)
-    found = last(unlearn(denoiser_each, *query(world), f, config))
+    found = finished(unlearn(denoiser_each, *query(world), f, config))
     assert found.note == ""
     assert found.reached == pytest.approx(0.02, rel=0.03)
     assert found.loss1 / found.loss0 - 1 == pytest.approx(found.reached)
@@ -78,21 +78,21 @@ def test_the_relative_increase_is_reached(denoiser_each, steps, curvature):
 @pytest.mark.parametrize("weight_set", ["kv", "cross-attn", "attn", "full"])
 def test_every_weight_set_moves_only_its_own(world, fisher, weight_set):
     config = UnlearnConfig(**BASE, weight_set=weight_set)
-    found = last(unlearn(world.denoiser, *query(world), fisher, config))
+    found = finished(unlearn(world.denoiser, *query(world), fisher, config))
     assert tuple(found.delta) == parameter_names(world.denoiser.unet, weight_set)
     assert found.reached == pytest.approx(0.02, rel=0.03)
 
 
 def test_many_steps_differ_from_one_and_use_their_own_draws(world, fisher):
-    one = last(unlearn(world.denoiser, *query(world), fisher, CONFIG))
-    many = last(unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**BASE, steps=3)))
+    one = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG))
+    many = finished(unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**BASE, steps=3)))
     cosine = sum(float((one.delta[n] * many.delta[n]).sum()) for n in one.delta)
     assert 0.3 < cosine / one.delta.norm() / many.delta.norm() < 0.9999
 
 
 def test_the_paper_preset_has_a_fixed_undamped_step(world, fisher):
     config = UnlearnConfig(stride=250, draws=2, preset="paper", n_records=1000)
-    found = last(unlearn(world.denoiser, *query(world), fisher, config))
+    found = finished(unlearn(world.denoiser, *query(world), fisher, config))
     assert found.alpha_over_n == 0.01 / 1000
     names = parameter_names(world.denoiser.unet, "kv")
     gradient = query_gradient(world.denoiser, *query(world), config.timesteps(1000), 2, 0, names)
@@ -103,9 +103,11 @@ def test_the_paper_preset_has_a_fixed_undamped_step(world, fisher):
 
 def test_the_ewc_pull_shortens_later_steps(world, fisher):
     fixed = {"stride": 250, "preset": "paper", "steps": 2, "n_records": 10, "alpha": 1e-3}
-    free = last(unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**fixed)))
-    pulled = last(unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**fixed, ewc=True)))
-    first = last(
+    free = finished(unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**fixed)))
+    pulled = finished(
+        unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**fixed, ewc=True))
+    )
+    first = finished(
         unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**{**fixed, "steps": 1}))
     )
     # by hand: the second step is pulled back by α · Δθ of the first
@@ -117,10 +119,10 @@ def test_the_ewc_pull_shortens_later_steps(world, fisher):
 def test_a_region_steers_the_gradient_and_the_line_search(world, fisher):
     weights = torch.zeros(8, 8)
     weights[:4] = 1.0
-    top = last(unlearn(world.denoiser, *query(world), fisher, CONFIG, weights))
-    whole = last(unlearn(world.denoiser, *query(world), fisher, CONFIG))
+    top = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG, weights))
+    whole = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG))
     assert top.reached == pytest.approx(0.02, rel=0.03) and top.loss0 != whole.loss0
-    even = last(unlearn(world.denoiser, *query(world), fisher, CONFIG, torch.ones(8, 8)))
+    even = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG, torch.ones(8, 8)))
     assert even.alpha_over_n == pytest.approx(whole.alpha_over_n, rel=1e-3)
 
 
@@ -131,14 +133,14 @@ def test_an_unreachable_increase_says_so(world):
         def solve(self, gradients):
             return {name: -1e-3 * g for name, g in gradients.items()}
 
-    found = last(unlearn(world.denoiser, *query(world), Backwards(), config))
+    found = finished(unlearn(world.denoiser, *query(world), Backwards(), config))
     assert "could not be raised" in found.note
     assert 0.0 <= found.reached < 100.0
 
 
 def test_weights_come_back_bit_by_bit(world, fisher):
     before = snapshot(world.denoiser)
-    delta = last(unlearn(world.denoiser, *query(world), fisher, CONFIG)).delta
+    delta = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG)).delta
     assert_same(world.denoiser, before)
     with applied(world.denoiser, delta):
         name = next(iter(delta))
@@ -162,15 +164,15 @@ def test_storage_order_survives_too(world, fisher, memory_format):
     world.denoiser.unet.to(memory_format=memory_format)
     before = snapshot(world.denoiser)
     config = UnlearnConfig(stride=500, draws=1, weight_set="full")
-    delta = last(unlearn(world.denoiser, *query(world), fisher, config)).delta
+    delta = finished(unlearn(world.denoiser, *query(world), fisher, config)).delta
     with applied(world.denoiser, delta, 0.5):
         pass
     assert_same(world.denoiser, before)
 
 
 def test_unlearning_runs_twice_alike_and_in_inference_mode_after(world, fisher):
-    first = last(unlearn(world.denoiser, *query(world), fisher, CONFIG))
-    second = last(unlearn(world.denoiser, *query(world), fisher, CONFIG))
+    first = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG))
+    second = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG))
     assert isinstance(first, Unlearned)
     assert all(torch.equal(first.delta[n], second.delta[n]) for n in first.delta)
 

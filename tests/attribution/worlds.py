@@ -87,12 +87,6 @@ class World:
         return fisher
 
 
-def last(iterator):
-    """The final item of a generator."""
-    *_, item = iterator
-    return item
-
-
 def finished(job):
     """What a job of the engine ends with; all before it is Progress."""
     *progress, result = job

@@ -19,6 +19,7 @@ from attribution.detection.attention import (
 from attribution.detection.protocol import Found
 from attribution.detection.recording import Recording, _probabilities, recorded
 from attribution.types import Progress, Query, UserError
+from tests.attribution.worlds import finished
 from tests.tiny import tiny_images, tiny_pipeline
 
 PROMPT = "ab cd, by e"
@@ -37,11 +38,6 @@ def inputs(model: Denoiser):
     latents = model.encode_images(tiny_images(2))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
     return latents, model.encode_text([PROMPT, "ef"]), noise, torch.tensor([100, 700])
-
-
-def last(job):
-    *_, item = job
-    return item
 
 
 def test_recording_changes_nothing_and_leaves_nothing(model):
@@ -117,24 +113,24 @@ def test_a_generated_picture_is_watched_while_it_is_drawn_again(model):
     assert maps.words == ("ab", "cd,")
     assert np.allclose(maps.maps.mean(axis=(1, 2)), 1.0, atol=0.2)
     assert model.generate(PROMPT, 3, steps=3, guidance=2.0).tobytes() == image.tobytes()
-    again = last(word_maps(model, query))
+    again = finished(word_maps(model, query))
     assert np.array_equal(again.maps, maps.maps)
 
 
 def test_an_upload_is_watched_over_its_noised_latents(model):
     query = Query(PROMPT, tiny_images(1)[0].resize((40, 20)))
-    maps = last(word_maps(model, query))
+    maps = finished(word_maps(model, query))
     heat = maps.heat(maps.places("cd"))
     assert heat.shape == (20, 40) and heat.dtype == np.float32
     assert heat.min() >= 0 and heat.max() <= 1
     mask = maps.mask(maps.places("cd"), 0.5)
     assert mask.size == (40, 20) and mask.getextrema()[1] == 255
-    assert np.array_equal(last(word_maps(model, query)).maps, maps.maps)
+    assert np.array_equal(finished(word_maps(model, query)).maps, maps.maps)
 
 
 def test_one_word_selects_its_region_at_once(model):
     detector, query = Attention(model), Query(PROMPT, tiny_images(1)[0])
-    found = last(detector.run(query, "ab. cd.", 0.5, 0.0))
+    found = finished(detector.run(query, "ab. cd.", 0.5, 0.0))
     assert isinstance(found, Found) and {one.label for one in found.detections} <= {"ab", "cd"}
     assert found.detections and set(found.heatmaps) == {"ab", "cd"}
     again = list(detector.run(query, "ab.", 0.5, 0.0))

@@ -11,7 +11,7 @@ from attribution.scoring import Scores, score_records
 from attribution.types import UserError
 from attribution.unlearning import Delta, UnlearnConfig, unlearn
 from attribution.weights import parameter_names
-from tests.attribution.worlds import TIMESTEPS, World, last
+from tests.attribution.worlds import TIMESTEPS, World, finished
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_one_newton_step_on_the_squared_output_by_hand(world64):
     z, c = world64.latents([2]), denoiser.encode_text(["ab by 2"])
     fisher = World(denoiser.with_objective("eps2"), world64.stored, world64.texts).fisher()
     config = UnlearnConfig(stride=250, draws=2, relative_increase=0.005, objective="eps2")
-    found = last(unlearn(denoiser, z, c, fisher, config))
+    found = finished(unlearn(denoiser, z, c, fisher, config))
     names = parameter_names(denoiser.unet, "kv")
     noise, t = query_draws(denoiser, (125, 375, 625, 875), 2, 0)
     batch = (z.expand(8, -1, -1, -1), c.expand(8, -1, -1), noise, t)
@@ -62,12 +62,12 @@ def test_a_step_of_no_length_changes_no_score(world64, objective):
     names = parameter_names(denoiser.unet, "kv")
     zeros = Delta({n: torch.zeros_like(denoiser.unet.get_parameter(n)) for n in names})
     assert zeros.norm() == 0
-    found = last(score_records(denoiser, view, base, rows, zeros, TIMESTEPS, 0))
+    found = finished(score_records(denoiser, view, base, rows, zeros, TIMESTEPS, 0))
     assert isinstance(found, Scores)
     assert np.nanmax(np.abs(found.cells)) < 1e-6 * np.nanmean(base)
     torch.manual_seed(0)
     other = Delta({n: 0.05 * torch.randn_like(zero) for n, zero in zeros.items()})
-    moved = last(score_records(denoiser, view, base, rows, other, TIMESTEPS, 0))
+    moved = finished(score_records(denoiser, view, base, rows, other, TIMESTEPS, 0))
     assert np.nanmean(np.abs(moved.cells)) > 1e-5 * np.nanmean(base)
 
 
