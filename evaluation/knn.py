@@ -1,6 +1,6 @@
 """Did the encoders learn something? The nearest training drawings name category and artist of
-held-out drawings (issue 3, 1): CLIP, DINO and DINOv2 against pixels and untrained nets of the same
-classes.
+held-out drawings: CLIP, DINO and DINOv2 against pixels and the mean of ten untrained nets of the
+same class, for one such net is lucky or unlucky by several drawings.
 
 python -m evaluation knn
 """
@@ -8,9 +8,8 @@ python -m evaluation knn
 from __future__ import annotations
 
 import argparse
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from attribution.features import pixel_features, upright_and_mirrored
 from attribution.integrity import model_table, table_hash
 from evaluation.data import HELD_OUT, Records
 from evaluation.results import Figure, Summary
-from evaluation.statistics import wilson
+from evaluation.statistics import bootstrap, wilson
 from evaluation.world import World, world_of
 from precompute.recipes.features.distil import centre_tokens
 
 NEIGHBOURS = (1, 5, 10)
 JUDGED = 5
-SEED = 0  # of the untrained nets
+UNTRAINED = 10  # nets, of seeds 0, 1, ...
 LABELS = ("category", "artist")
 TRAINED = ("clip", "dino", "dinov2")
 _BATCH = 64
@@ -47,15 +46,15 @@ def run(args: argparse.Namespace) -> None:
     world = world_of(args)
     folders = {name: folder for name in TRAINED if (folder := _folder(world, name)).is_dir()}
     hashes = {name: table_hash(model_table(folder)) for name, folder in folders.items()}
-    settings = {"neighbours": list(NEIGHBOURS), "seed": SEED, "encoders": hashes}
+    settings = {"neighbours": list(NEIGHBOURS), "untrained": UNTRAINED, "encoders": hashes}
     results = world.results(args, "knn", settings, of="data")
-    encoders: dict[str, Callable[[], Encode]] = {"pixel": lambda: pixel_features}
+    encoders: dict[str, Callable[[], Iterator[Encode]]] = {"pixel": lambda: iter([pixel_features])}
     for name in folders:
-        encoders[name] = lambda name=name: _trained(world, name).images
-        encoders[_untrained_name(name)] = lambda name=name: _fresh(world, name).images
+        encoders[name] = lambda name=name: iter([_trained(world, name).images])
+        encoders[_untrained_name(name)] = lambda name=name: _fresh(world, name)
     for name, opened in encoders.items():
         if name not in results.units:
-            results.add(name, **judged(world.records, opened()))
+            results.add(name, **averaged([judged(world.records, encode) for encode in opened()]))
 
 
 def _untrained_name(name: str) -> str:
@@ -75,20 +74,22 @@ def _trained(world: World, name: str) -> Any:
     return ClassTokenEncoder.load(_folder(world, name), choose_device(world.device))
 
 
-def _fresh(world: World, name: str) -> Any:
-    """An untrained encoder; of DINO's kind with its class tokens centred as the recipe's are."""
-    encoder, records = untrained(_trained(world, name)), world.records
-    if name != "clip":
-        rows = np.array_split(records.rows("train"), range(_BATCH, len(records), _BATCH))
-        pictures = (encoder.preprocessing(records.pictures(part)) for part in rows if len(part))
-        centre_tokens(encoder.model, (batch.to(encoder.device) for batch in pictures))
-    return encoder
+def _fresh(world: World, name: str) -> Iterator[Encode]:
+    """Untrained encoders; those of DINO's kind have their class tokens centred as the recipe's."""
+    records = world.records
+    for seed in range(UNTRAINED):
+        encoder = untrained(_trained(world, name), seed)
+        if name != "clip":
+            rows = np.array_split(records.rows("train"), range(_BATCH, len(records), _BATCH))
+            pictures = (encoder.preprocessing(records.pictures(part)) for part in rows if len(part))
+            centre_tokens(encoder.model, (batch.to(encoder.device) for batch in pictures))
+        yield encoder.images
 
 
-def untrained(encoder: Any) -> Any:
+def untrained(encoder: Any, seed: int) -> Any:
     """The same encoder with weights of a fresh start."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         model = type(encoder.model)(encoder.model.config)
     return replace(encoder, model=model.float().eval().requires_grad_(False).to(encoder.device))
 
@@ -113,6 +114,22 @@ def judged(records: Records, encode: Encode) -> dict[str, Any]:
         for label, answers in within.items()
     }
     return found
+
+
+def averaged(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several nets of a kind found, as one: each drawing's share of nets that name it right,
+    [0, 1]."""
+    if len(found) == 1:
+        return found[0]
+    return found[0] | {
+        "nets": len(found),
+        **{label: _mean([one[label] for one in found]) for label in LABELS},
+        "within": {label: _mean([one["within"][label] for one in found]) for label in LABELS},
+    }
+
+
+def _mean(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {k: np.round(np.mean([one[k] for one in found], axis=0), 4).tolist() for k in found[0]}
 
 
 def features(records: Records, encode: Encode, rows: np.ndarray) -> Tensor:
@@ -180,9 +197,9 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     note = (
         f"{first['drawings']} held-out drawings named by the majority of the k nearest of "
         f"{first['among']} training drawings (cosine, the better of image and flip); the category "
-        f"of {asked['category']}, the artist of {asked['artist']} occurs among those. p: sign test "
-        f"on the drawings that only one of the two names right. In brackets: each training drawing "
-        f"among the others."
+        f"of {asked['category']}, the artist of {asked['artist']} occurs among those. Differences "
+        f"with 95 % intervals over drawings. Untrained: the mean of {UNTRAINED} nets. In brackets: "
+        f"each training drawing among the others."
     )
     missing = [name for name in TRAINED if name not in found]
     notes = (note, *(f"Not there: {name}." for name in missing))
@@ -197,16 +214,13 @@ def _figure(found: dict[str, dict[str, Any]], name: str, label: str) -> Figure:
     for other, unit in others.items():
         if unit is not None:
             theirs = np.array(unit[label][str(JUDGED)])
-            compared.append(f"{other} {theirs.mean():.1%} (p = {sign_test(own, theirs):.2g})")
-            passed = bool(own.mean() > theirs.mean())  # of the last: the untrained net
+            compared.append(f"{other} {theirs.mean():.1%} ({_difference(own - theirs)})")
+            passed = bool(own.mean() > theirs.mean())  # of the last: the untrained nets
     value = f"{own.mean():.1%} ({low:.0%} to {high:.0%}); {', '.join(compared)}"
     title = f"{label} of held-out drawings, {name}, k = {JUDGED}"
     return Figure(title, value, "> untrained", passed)
 
 
-def sign_test(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of as uneven a split of the pairs in which 0/1 arrays a, b [n] differ."""
-    wins, losses = int((a > b).sum()), int((a < b).sum())
-    n = wins + losses
-    tail = sum(math.comb(n, i) for i in range(min(wins, losses) + 1)) / 2**n
-    return min(1.0, 2 * tail)
+def _difference(pairs: np.ndarray) -> str:
+    low, high = bootstrap(lambda rows: float(rows.mean()), pairs)
+    return f"{100 * pairs.mean():+.1f}, {100 * low:+.1f} to {100 * high:+.1f} points"

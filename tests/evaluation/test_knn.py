@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluation.data import load_records
-from evaluation.knn import judged, products, sign_test, summarise, untrained, vote
+from evaluation.knn import averaged, judged, products, summarise, untrained, vote
 from evaluation.results import read_lines
 from evaluation.world import World
 from tests.evaluation.tiny_world import evaluate
@@ -24,10 +24,19 @@ def test_the_majority_wins_and_the_nearer_of_equals():
     assert vote([()]) == ""
 
 
-def test_the_sign_test_by_hand():
-    a, b = np.array([1, 1, 1, 1, 1, 0, 1]), np.array([0, 0, 0, 0, 0, 0, 1])
-    assert sign_test(a, b) == pytest.approx(2 / 2**5) == sign_test(b, a)
-    assert sign_test(a, a) == 1.0
+def test_several_nets_of_a_kind_are_averaged_drawing_by_drawing():
+    def net(right, share):
+        return {
+            **{"drawings": 3, "among": 9, "category": {"1": right}, "artist": {"1": right[:2]}},
+            "within": {"category": {"1": share}, "artist": {"1": 0.0}},
+        }
+
+    found = averaged([net([1, 0, 1], 0.5), net([1, 0, 0], 0.25)])
+    assert found["category"]["1"] == [1.0, 0.0, 0.5] and found["artist"]["1"] == [1.0, 0.0]
+    assert found["within"] == {"category": {"1": 0.375}, "artist": {"1": 0.0}}
+    assert found["nets"] == 2 and found["drawings"] == 3
+    alone = net([1, 0, 1], 0.5)
+    assert averaged([alone]) is alone
 
 
 def test_features_that_tell_the_label_name_every_drawing(tiny_world):
@@ -95,10 +104,14 @@ def test_an_untrained_net_is_another_net_of_the_class(tiny_world):
     clip = World(tiny_world, "cpu").clip
     before = [p.clone() for p in clip.model.parameters()]
     state = torch.get_rng_state()
-    fresh = untrained(clip)
+    fresh = untrained(clip, 0)
     assert type(fresh.model) is type(clip.model) and torch.equal(torch.get_rng_state(), state)
     pairs = zip(before, fresh.model.vision_model.parameters(), strict=False)
     assert not all(torch.equal(a, b) for a, b in pairs if a.shape == b.shape)
+    again, other = (untrained(clip, seed).model.vision_model.state_dict() for seed in (0, 1))
+    weights = fresh.model.vision_model.state_dict()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert not all(torch.equal(weights[name], other[name]) for name in weights)
     assert all(torch.equal(a, b) for a, b in zip(before, clip.model.parameters(), strict=True))
 
 
@@ -113,6 +126,10 @@ def test_a_feature_passes_only_above_the_untrained_net():
     units = [unit("pixel", better), unit("dino", better), unit("dino, untrained", worse)]
     figures = summarise({}, units).figures
     assert all(f.passed for f in figures) and len(figures) == 2
-    assert "75.0%" in figures[0].value and "pixel 75.0% (p = 1)" in figures[0].value
+    assert (
+        "75.0%" in figures[0].value
+        and "pixel 75.0% (+0.0, +0.0 to +0.0 points)" in figures[0].value
+    )
+    assert "dino, untrained 25.0% (+50.0," in figures[0].value
     units[2] = unit("dino, untrained", better)
     assert not any(f.passed for f in summarise({}, units).figures)
