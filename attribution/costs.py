@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from attribution import layout
 from attribution.index import Index
 from attribution.integrity import read_json
+from attribution.methods.candidates import candidate_rows
 from attribution.methods.needs import fisher_path
 from attribution.pixels import NAME as PIXEL
 from attribution.pixels import pixel_bytes
-from attribution.shortlist import CLIP_ROWS, GRADIENT_ROWS
 
 UNLEARNING = "unlearning"
 
@@ -69,7 +69,7 @@ def cost(index: Index, kind: str, needs: Sequence[str]) -> Cost:
 
 def _rows(index: Index, kind: str, needs: Sequence[str]) -> list[str]:
     names = [need.partition(":")[2] for need in needs if need.startswith(("rows:", "made:"))]
-    names += [GRADIENT_ROWS, CLIP_ROWS] if kind == UNLEARNING else []
+    names += candidate_rows(index) if kind == UNLEARNING else []
     return list(dict.fromkeys(name for name in names if index.has_rows(name)))
 
 

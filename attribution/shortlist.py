@@ -1,4 +1,5 @@
-"""Candidates worth an exact score: first-order scores of projected gradients, and CLIP neighbours.
+"""Candidates worth an exact score: first-order scores of projected gradients, and how several
+orders of records become one.
 
 Eq. 16: to first order τ ≈ ∇L(z, θ0)·Δθ = (F^-½ ∇L(z))·(F^½ Δθ). The index holds random projections
 of the left factor; the query projects the right one the same way and searches by inner product.
@@ -7,7 +8,7 @@ of the left factor; the query projects the right one the same way and searches b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,15 +17,6 @@ from attribution.fisher import DiagonalFisher
 from attribution.projection import Projection
 
 GRADIENT_ROWS = "gradients"
-CLIP_ROWS = "clip"
-
-
-class Searchable(Protocol):
-    """Nearest training records by inner product (attribution.search implements it)."""
-
-    def nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(rows int64, products float32, flips int8), greatest first."""
-        ...
 
 
 class GradientQuery:
@@ -42,16 +34,6 @@ class GradientQuery:
         """P F^½ Δθ, float32 [dim]; weights of Δθ that the rows know nothing of are left out."""
         ours = {name: delta[name][None] for name in self.metric.values}
         return self.projection.apply(self.metric.sqrt(ours))[0].cpu().numpy()
-
-
-def gradient_candidates(search: Searchable, query: np.ndarray, n: int) -> np.ndarray:
-    """Rows of the n records with the greatest first-order score of either flip, best first."""
-    return search.nearest(query, n)[0]
-
-
-def clip_candidates(search: Searchable, feature: np.ndarray, n: int) -> np.ndarray:
-    """Rows of the n records that look most like the query to CLIP, best first."""
-    return search.nearest(feature, n)[0]
 
 
 def join(orders: Sequence[np.ndarray], n: int) -> np.ndarray:

@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
-from attribution.methods import candidates
+from attribution.methods.candidates import FIRST_ORDER, order
 from attribution.shortlist import join
-from attribution.types import Query
+from attribution.types import Query, UserError
 from evaluation.answers import Answers
 from evaluation.queries import Asked
 
-# "join" takes the others in turn.
-SOURCES = ("gradient", "clip", "join")
+# Alone, and taken in turn.
+ALONE = (FIRST_ORDER, "pixel", "dino", "clip", "clip-text", "trak", "dtrak")
+JOINED = (
+    (FIRST_ORDER, "clip"),
+    ("clip-text", "clip"),
+    ("dtrak", "clip"),
+    ("dtrak", "clip-text"),
+    ("dtrak", "clip-text", "clip"),
+)
 BLOCKS = 8
 
 
-def orders(
-    answers: Answers, query: Asked, delta: Mapping[str, Tensor], n: int
-) -> dict[str, np.ndarray]:
-    """source → the first `n` rows it offers for a picture and its Δθ, by the library's own code."""
+def label(sources: Sequence[str]) -> str:
+    """Several sources in words."""
+    return " + ".join(sources)
+
+
+SOURCES = (*ALONE, *map(label, JOINED))
+# What races are replayed on.
+RACED = ("gradient", "clip-text", "dtrak", *map(label, JOINED))
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """What `label` made it of."""
+    return tuple(name.split(" + "))
+
+
+def orders(answers: Answers, query: Asked, delta: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """source → training rows as it orders them, by the library's own code; those it can serve."""
     asked = Query(query.prompt, query.image)
-    found = candidates.orders(answers.context, asked, delta, n)
-    return {**found, "join": join(list(found.values()), n)}
+    found = {}
+    for name in ALONE:
+        with contextlib.suppress(UserError):  # rows that this index does not have
+            found[name] = _order(answers, name, asked, delta)
+    for names in JOINED:
+        if found.keys() >= set(names):
+            everyone = len(answers.index.train_rows)
+            found[label(names)] = join([found[name] for name in names], everyone)
+    return found
+
+
+def _order(answers: Answers, name: str, query: Query, delta: Mapping[str, Tensor]) -> np.ndarray:
+    job = order(answers.context, name, query, delta)
+    while True:
+        try:
+            next(job)
+        except StopIteration as stop:
+            return stop.value
 
 
 def recalls(

@@ -8,6 +8,7 @@ from typing import Any
 
 from attribution import defaults, layout
 from attribution.integrity import canonical_hash
+from attribution.methods.candidates import candidate_rows, default_sources
 from attribution.methods.needs import fisher_path
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.types import UserError
@@ -55,7 +56,8 @@ def basis(name: str, context: Context) -> str:
         assert method.build is not None
         attributor = method.build(context)
         facts["config"] = asdict(UnlearnConfig(**attributor.config))
-        facts["candidates"] = [defaults.SHORTLIST, *defaults.SHORTLIST_SOURCES]
+        rows = {name: _behind(f"rows:{name}", context) for name in candidate_rows(context.index)}
+        facts["candidates"] = [defaults.SHORTLIST, *default_sources(context.index), rows]
         facts["racing"] = [*map(list, attributor.racing), defaults.RACING_CONFIDENCE]
     elif method.kind == "gradient":
         assert method.build is not None

@@ -3,10 +3,11 @@
 python -m evaluation exhaustive --queries 20
 python -m evaluation shortlist --queries 20
 
-Prints recall for each source of candidates at 128, 256, 512 and 1024 of them; for the gradient rows
-also at fewer dimensions than are stored; and, replayed on the stored cells by the library's own
-rule, what racing schedules find among those candidates and among everyone. The default is the
-cheapest of all with recall >= 0.95; the last lines are what to write into attribution/defaults.py.
+Prints recall for each source of candidates (other methods' own answers, first-order scores of the
+gradient rows, and several in turn) at 128, 256, 512 and 1024 of them; for the gradient rows also at
+fewer dimensions than are stored; and, replayed on the stored cells by the library's own rule, what
+racing schedules find among those candidates and among everyone. The default is the cheapest of all
+with recall >= 0.95; the last lines are what to write into attribution/defaults.py.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.racing import Waves
 from attribution.shortlist import GRADIENT_ROWS
 from attribution.types import UserError
 from evaluation import candidates, exhaustive
 from evaluation.answers import Answers
-from evaluation.candidates import SOURCES
+from evaluation.candidates import RACED, SOURCES
 from evaluation.queries import Asked
 from evaluation.results import Figure, Summary
 from evaluation.schedules import SCHEDULES, Stored, label
@@ -90,13 +92,14 @@ def _stored(
 
 def _line(answers: Answers, query: Asked, delta: Any, stored: Stored) -> dict[str, Any]:
     """All that is measured of one query."""
-    everyone, truth = len(stored.rows), stored.truth
-    offered = candidates.orders(answers, query, delta, everyone)
-    pools = {source: {str(n): rows[:n] for n in SIZES} for source, rows in offered.items()}
-    pools["join"][EVERYONE] = stored.rows
+    truth = stored.truth
+    offered = candidates.orders(answers, query, delta)
+    raced = [source for source in RACED if source in offered]
+    pools = {source: {str(n): offered[source][:n] for n in SIZES} for source in raced}
+    pools[EVERYONE] = {EVERYONE: stored.rows}
     races = {
         label(waves): {
-            source: {size: stored.raced(rows, waves) for size, rows in sizes.items()}
+            source: {size: _raced(stored, rows, waves) for size, rows in sizes.items()}
             for source, sizes in pools.items()
         }
         for waves in SCHEDULES
@@ -106,6 +109,11 @@ def _line(answers: Answers, query: Asked, delta: Any, stored: Stored) -> dict[st
         "dimensions": _by_dimension(answers, delta, truth) if "gradient" in offered else {},
         "races": races,
     }
+
+
+def _raced(stored: Stored, rows: np.ndarray, waves: Waves) -> tuple[float, int]:
+    recall, forwards = stored.raced(rows, waves)
+    return round(recall, 4), forwards
 
 
 def _by_dimension(answers: Answers, delta: Any, truth: np.ndarray) -> dict[str, dict[str, float]]:
@@ -150,13 +158,7 @@ def race_means(units: Sequence[Mapping[str, Any]]) -> Means:
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     """Mean recall by source, dimension and schedule, and the default that follows."""
-    recall = {
-        source: {
-            str(n): float(np.mean([u["recall"][source][str(n)] for u in units])) for n in SIZES
-        }
-        for source in units[0]["recall"]
-    }
-    means = race_means(units)
+    recall, means = _mean_recalls(units), race_means(units)
     found, best = smallest(recall), cheapest(means)
     table = [("", *map(str, SIZES), EVERYONE), *_recall_rows(units), *_dimension_rows(units)]
     grid = ", ".join(map(str, head["settings"]["timesteps"]))
@@ -167,7 +169,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         f"forwards of a query (everyone everywhere: {_most(means):,.0f})."
     ]
     if best is not None:
-        table += _race_rows(means, best[1])
+        table += _race_rows(means, best[1] if best[1] != EVERYONE else _widest(recall))
         notes.append(_to_write(head, best, means[best][0], len(units)))
     figures = (
         Figure(
@@ -193,6 +195,12 @@ def _mean_recalls(units: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
         return float(np.mean([unit["recall"][source][str(size)] for unit in units]))
 
     return {source: {str(n): mean(source, n) for n in SIZES} for source in units[0]["recall"]}
+
+
+def _widest(recall: Mapping[str, Mapping[str, float]]) -> str:
+    """The raced source that holds most at the greatest size."""
+    raced = [source for source in RACED if source in recall]
+    return max(raced, key=lambda source: recall[source][str(SIZES[-1])])
 
 
 def _most(means: Means) -> float:
@@ -232,7 +240,7 @@ def _race_rows(means: Means, source: str) -> list[tuple[str, ...]]:
     for waves in dict.fromkeys(key[0] for key in means):
         line = [f"{source}, {waves}"]
         for size in (*map(str, SIZES), EVERYONE):
-            from_whom = "join" if size == EVERYONE else source
+            from_whom = EVERYONE if size == EVERYONE else source
             recall, forwards = means[waves, from_whom, size]
             line.append(f"{recall:.3f}, {forwards:,.0f}")
         rows.append(tuple(line))
@@ -244,8 +252,10 @@ def _to_write(head: Mapping[str, Any], best: Kind, recall: float, n: int) -> str
     waves = next((w for w in SCHEDULES if label(w) == best[0]), None)
     if waves is None:
         return f"The schedule {best[0]!r} is no longer tried: run this again."
-    sources = ("gradient", "clip") if best[1] == "join" else (best[1],)
     size = max(SIZES) * 4 if best[2] == EVERYONE else int(best[2])
+    sources = defaults.SHORTLIST_SOURCES
+    if best[1] != EVERYONE:
+        sources = candidates.sources_of(best[1])
     return (
         f"For attribution/defaults.py: `SHORTLIST = {size}`, `SHORTLIST_SOURCES = {sources}`, "
         f"`RACING = {tuple(waves)}`, "

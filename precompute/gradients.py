@@ -1,5 +1,5 @@
-"""`python -m precompute gradients --out DIR`: projected loss gradients, the rows the shortlist
-searches.
+"""`python -m precompute gradients --out DIR`: projected loss gradients, for first-order scores: the
+candidates of unlearning where an index has neither D-TRAK's rows nor a CLIP.
 
 To first order (Eq. 16) a record's loss changes by ∇L(z)·Δθ = (F^-½ ∇L(z))·(F^½ Δθ):
 rows/gradients.npy holds the seeded random projection of F^-½ ∇L(z), the mean over a few timesteps,

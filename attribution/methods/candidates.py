@@ -1,8 +1,16 @@
-"""Which records an unlearning method scores, and in which order."""
+"""Which records an unlearning method scores, and in which order.
+
+| source | what it offers |
+|---|---|
+| a gradient or similarity method's name | that method's own answer to the query |
+| `gradient` | first-order scores of Δθ (Eq. 16) |
+
+Several sources take turns. What is offered costs little beside scoring: no record is looked at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,17 +18,14 @@ from torch import Tensor
 
 from attribution import defaults
 from attribution.denoiser import Objective
+from attribution.index import Index
+from attribution.methods import gradient, needs, similarity
 from attribution.methods.context import Context
-from attribution.regions import crop
-from attribution.shortlist import (
-    CLIP_ROWS,
-    GRADIENT_ROWS,
-    clip_candidates,
-    gradient_candidates,
-    join,
-    sources_of,
-)
-from attribution.types import Query, UserError
+from attribution.shortlist import GRADIENT_ROWS, join, sources_of
+from attribution.types import Attribution, Progress, Query, UserError
+
+FIRST_ORDER = "gradient"
+_METHODS = {method.name: method for method in (*gradient.METHODS, *similarity.METHODS)}
 
 
 @dataclass(frozen=True)
@@ -47,38 +52,76 @@ def choose(
     ids: Sequence[str] | None,
     limit: int | None,
     objective: Objective = "loss",
-) -> Candidates:
-    """The records `ids`; else the `limit` most promising training records; else all of them.
+) -> Generator[Progress, None, Candidates]:
+    """Progress; returns the records `ids`, else the `limit` most promising training records, else
+    all of them.
 
-    An index without any source of candidates has everything scored. The gradient rows are of the
-    loss: they offer nothing for another objective.
+    An index without any source of candidates has everything scored.
     """
     check_limit(limit)
     rows = context.training_rows(ids)
     if ids is not None:
         return Candidates(rows)
-    found = orders(context, query, delta, min(limit or len(rows), len(rows)), objective)
-    offered = {name: found[name] for name in defaults.SHORTLIST_SOURCES if name in found} or found
+    offered = {}
+    for name in default_sources(context.index, objective):
+        offered[name] = yield from order(context, name, query, delta)
     if offered and limit is not None and limit < len(rows):
         chosen = join(list(offered.values()), limit)
         return Candidates(chosen, limit, sources_of(chosen, offered))
     # everything, but the likely ones first: partial answers are good early
-    return Candidates(join([join(list(offered.values()), len(rows)), rows], len(rows)))
+    return Candidates(join(list(offered.values()), len(rows)) if offered else rows)
 
 
-def orders(
-    context: Context,
-    query: Query,
-    delta: Mapping[str, Tensor],
-    n: int,
-    objective: Objective = "loss",
-) -> dict[str, np.ndarray]:
-    """source ("gradient", "clip"), where there is one → the n rows it offers, best first."""
-    index, found = context.index, {}
-    if objective == "loss" and context.gradient_query is not None:
+def default_sources(index: Index, objective: Objective = "loss") -> tuple[str, ...]:
+    """The sources of a default run: those of defaults.SHORTLIST_SOURCES that the index has; where
+    it has none of them its first-order scores, which are of the loss and no other objective.
+    """
+    found = tuple(name for name in defaults.SHORTLIST_SOURCES if not _lacks(index, name))
+    if found or objective != "loss" or _lacks(index, FIRST_ORDER):
+        return found
+    return (FIRST_ORDER,)
+
+
+def candidate_rows(index: Index) -> list[str]:
+    """Names of the rows that those sources read."""
+    wanted = (need for name in default_sources(index) for need in _needs(name))
+    return [name for kind, _, name in (need.partition(":") for need in wanted) if kind == "rows"]
+
+
+def order(
+    context: Context, source: str, query: Query, delta: Mapping[str, Tensor]
+) -> Generator[Progress, None, np.ndarray]:
+    """Progress; returns all training rows as a source orders them, best first, int64.
+
+    UserError where the index lacks what the source needs.
+    """
+    if why := _lacks(context.index, source):
+        raise UserError(why)
+    if source == FIRST_ORDER:
+        assert context.gradient_query is not None
         vector = context.gradient_query.vector(delta)
-        found["gradient"] = gradient_candidates(index.search(GRADIENT_ROWS), vector, n)
-    if context.clip is not None and index.has_rows(CLIP_ROWS):
-        feature = np.asarray(context.clip.images([crop(query)])[0])
-        found["clip"] = clip_candidates(index.search(CLIP_ROWS), feature, n)
-    return found
+        search = context.index.search(GRADIENT_ROWS)
+        return search.nearest(vector, len(context.index.train_rows))[0]
+    for item in _answer(context, source, query):
+        if isinstance(item, Attribution):
+            return item.rows
+        yield item
+    raise RuntimeError(f"{source} ended without an answer")
+
+
+def _lacks(index: Index, source: str) -> str:
+    """Why the index cannot serve a source, in a line; '' where it can."""
+    return next((why for need in _needs(source) if (why := needs.lacks(index, need))), "")
+
+
+def _needs(source: str) -> tuple[str, ...]:
+    return (f"rows:{GRADIENT_ROWS}",) if source == FIRST_ORDER else _METHODS[source].needs
+
+
+def _answer(context: Context, source: str, query: Query) -> Iterator[Progress | Attribution]:
+    key = ("source", source)
+    if key not in context.kept:
+        build = _METHODS[source].build
+        assert build is not None
+        context.kept[key] = build(context)
+    return context.kept[key].run(query)

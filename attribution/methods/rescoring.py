@@ -70,9 +70,9 @@ class Rescoring:
         self.seconds["unlearn"] = time.perf_counter() - began
         probe = self._timed("precision", lambda: settle(context, found.delta))
         limit = None if self.options.get("exhaustive") else self._limit()
-        candidates = self._timed(
-            "shortlist", lambda: choose(context, self.query, found.delta, ids, limit, objective)
-        )
+        began = time.perf_counter()
+        candidates = yield from choose(context, self.query, found.delta, ids, limit, objective)
+        self.seconds["shortlist"] = time.perf_counter() - began
         watched = self._timed("noise floor", lambda: tracked(context, self.config, self.tracks))
         race = self._race(len(candidates.rows), ids)
         facts = _Facts(found, probe, candidates, race, watched)

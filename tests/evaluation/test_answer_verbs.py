@@ -117,7 +117,7 @@ def test_shortlist_reuses_exhaustive_answers_and_says_which_is_smallest(
     lines = read_lines(tmp_path / "results" / "shortlist.jsonl")[1:]
     assert len(lines) == 2
     for line in lines:
-        assert line["races"]["no race"]["join"]["all"] == [1.0, 16 * 2 * 4]
+        assert line["races"]["no race"]["all"]["all"] == [1.0, 16 * 2 * 4]
         assert line["dimensions"]["16"] == line["recall"]["gradient"]
 
 

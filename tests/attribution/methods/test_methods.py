@@ -158,7 +158,7 @@ def test_a_shortlist_scores_a_part_exactly_as_the_whole(context, query):
     whole = answer(context, "abu", query, exhaustive=True, **SMALL)
     short = answer(context, "abu", query, shortlist=4, **SMALL)
     assert short.candidate_source == "shortlist" and len(short.ids) == 4
-    assert set(short.params["sources"]) == {"gradient", "clip"}
+    assert set(short.params["sources"]) == {"dtrak", "clip-text", "clip"}
     scores = dict(zip(whole.ids, whole.scores, strict=True))
     spread = whole.scores.std()
     for name, score in zip(short.ids, short.scores, strict=True):
