@@ -48,7 +48,8 @@ class Run:
             )
             self.exhaustive = gr.Checkbox(
                 label="Score every training picture",
-                info="Slower. Otherwise all start, and those that fall behind drop out.",
+                info=f"Slower. Otherwise {_starters(engine.n_train)} start, and those that fall "
+                "behind drop out.",
                 elem_id="exhaustive",
                 value=not SHORT_OF_ALL,
                 interactive=SHORT_OF_ALL,
@@ -100,3 +101,9 @@ def choices(methods: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
         for kind, group in groups.items()
         for m in group
     ]
+
+
+def _starters(n_train: int) -> str:
+    """Whom a default answer scores at first, in words."""
+    limit = defaults.SHORTLIST
+    return "all" if limit is None or limit >= n_train else f"the {limit:,} likeliest"

@@ -153,11 +153,21 @@ class Rescoring:
             timesteps=self.context.index.timesteps,
             noise_floor=facts.tracked.floor,
             seconds=dict(self.seconds),
-            params=self._params(scores, facts, timesteps_seen(scores.cells[own])),
+            params=self._params(scores, facts, self._finalists(scores, own, tau)),
             candidate_source=facts.source,
             evaluated_cells=scores.evaluated,
             control=None if not also else self._control(scores, also, facts.tracked.floor),
         )
+
+    def _finalists(self, scores: Scores, own: np.ndarray, tau: np.ndarray) -> int:
+        """How many candidates reached every timestep: of those asked for along, who get there
+        anyway, the ones that score as high as the last of the others. own: bool, tau: of those."""
+        ended = timesteps_seen(scores.cells[own]) == len(self.context.index.timesteps)
+        along = np.isin(
+            scores.rows[own], self.context.training_rows(self.options.get("also") or ())
+        )
+        last = tau[ended & ~along].min(initial=np.inf)
+        return int((ended & (~along | (tau >= last))).sum())
 
     def _control(self, scores: Scores, ids: Sequence[str], floor: float) -> Attribution:
         """The records asked for along, as an answer of their own."""
@@ -178,7 +188,7 @@ class Rescoring:
             candidate_source="control",
         )
 
-    def _params(self, scores: Scores, facts: _Facts, seen: np.ndarray) -> dict[str, Any]:
+    def _params(self, scores: Scores, facts: _Facts, finalists: int) -> dict[str, Any]:
         """What reproduces the run, and what it reached."""
         candidates, found, race = facts.candidates, facts.found, facts.race
         return {
@@ -189,7 +199,7 @@ class Rescoring:
             "columns": self.options.get("columns"),
             "shortlist": candidates.shortlist,
             "sources": candidates.sources,
-            "racing": None if race is None else self._raced(race, seen),
+            "racing": None if race is None else self._raced(race, finalists),
             "precision": facts.probe.facts(),
             "noise_floor_share": _floor_share(scores, facts.tracked.floor),
             "fresh_base": scores.fresh,
@@ -197,14 +207,13 @@ class Rescoring:
             **region_params(self.query, "loss"),
         }
 
-    def _raced(self, race: Race, seen: np.ndarray) -> dict[str, Any]:
+    def _raced(self, race: Race, finalists: int) -> dict[str, Any]:
         """The schedule, and how many records ran to the end: the only exact scores."""
         timesteps = self.context.index.timesteps
         waves = [
             {"timesteps": [timesteps[column] for column in columns], "survivors": keep}
             for columns, keep in race.waves
         ]
-        finalists = int((seen == len(timesteps)).sum())
         return {"waves": waves, "confidence": race.confidence, "finalists": finalists}
 
 

@@ -129,6 +129,8 @@ def test_a_control_is_scored_exactly_and_stays_outside(abu, query, raced, whole,
     assert set(found.control.ids) == {best, last, outside}
     assert len(found.control.ids) == 3 and outside not in found.ids
     assert found.ids[:2] == raced.ids[:2] and set(found.ids) == set(raced.ids)
+    # a candidate asked for along, like `last`, reaches every timestep without being a finalist
+    assert found.params["racing"]["finalists"] == raced.params["racing"]["finalists"]
     exact = dict(zip(whole.ids, whole.scores, strict=True))
     for name, score in zip(found.control.ids, found.control.scores, strict=True):
         assert abs(score - exact[name]) < 1e-3 * whole.scores.std()
