@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from attribution import defaults
 from attribution.cells import batch_size_for
 from attribution.delta import Delta, applied
 from attribution.denoiser import OBJECTIVES, Denoiser, Objective
@@ -55,13 +56,13 @@ class UnlearnConfig:
     weight_set: str = "kv"
     curvature: str = "diagonal"
     damping: float = 0.1
-    relative_increase: float = 0.10
-    steps: int = 1
+    relative_increase: float = field(default_factory=lambda: defaults.RELATIVE_INCREASE)
+    steps: int = field(default_factory=lambda: defaults.NEWTON_STEPS)
     preset: str | None = None
     alpha: float | None = None
     n_records: int = 1
     stride: int = 100
-    draws: int = 4
+    draws: int = field(default_factory=lambda: defaults.DRAWS)
     search_draws: int = 2
     ewc: bool = False
     seed: int = 0

@@ -217,6 +217,10 @@ def _figure(found: dict[str, dict[str, Any]], name: str, label: str) -> Figure:
             compared.append(f"{other} {theirs.mean():.1%} ({_difference(own - theirs)})")
             passed = bool(own.mean() > theirs.mean())  # of the last: the untrained nets
     value = f"{own.mean():.1%} ({low:.0%} to {high:.0%}); {', '.join(compared)}"
+    within = [
+        unit["within"][label][str(JUDGED)] for unit in (found[name], *others.values()) if unit
+    ]
+    value += "; training drawings among themselves " + ", ".join(f"{one:.1%}" for one in within)
     title = f"{label} of held-out drawings, {name}, k = {JUDGED}"
     return Figure(title, value, "> untrained", passed)
 

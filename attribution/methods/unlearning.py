@@ -69,13 +69,7 @@ class UnlearningAttributor:
     ) -> None:
         self.context, self.name = context, name
         self.tracks, self.racing = tracks, defaults.RACING if racing is None else racing
-        self.config = {
-            "relative_increase": defaults.RELATIVE_INCREASE,
-            "steps": defaults.NEWTON_STEPS,
-            "draws": defaults.DRAWS,
-            "n_records": max(1, len(context.index.train_rows)),
-            **config,
-        }
+        self.config = {"n_records": max(1, len(context.index.train_rows)), **config}
         self._last: tuple[str, Unlearned] | None = None
 
     def unlearn(self, query: Query, **options: Any) -> Iterator[Progress | Unlearned]:

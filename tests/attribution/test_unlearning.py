@@ -13,7 +13,7 @@ from attribution.weights import parameter_names
 from tests.attribution.worlds import World, finished
 
 # the tiny model's weights are random: no text raises a loss by 10 %
-BASE = {"stride": 250, "draws": 2, "relative_increase": 0.02}
+BASE = {"stride": 250, "draws": 2, "relative_increase": 0.02, "steps": 1}
 CONFIG = UnlearnConfig(**BASE)
 
 
@@ -45,7 +45,7 @@ def test_one_newton_step_by_hand(denoiser64):
     world = World.make(denoiser64)
     fisher = world.fisher()
     z, c = query(world)
-    config = UnlearnConfig(stride=250, draws=2, damping=0.1, relative_increase=0.05)
+    config = UnlearnConfig(stride=250, draws=2, damping=0.1, relative_increase=0.05, steps=1)
     found = finished(unlearn(denoiser64, z, c, fisher, config))
     names = parameter_names(denoiser64.unet, "kv")
     noise, t = query_draws(denoiser64, (125, 375, 625, 875), 2, 0)
@@ -64,7 +64,7 @@ def test_one_newton_step_by_hand(denoiser64):
 def test_the_relative_increase_is_reached(denoiser_each, steps, curvature):
     world = World.make(denoiser_each)
     f = world.fisher() if curvature == "diagonal" else Identity()
-    config = UnlearnConfig(**BASE, steps=steps, curvature=curvature)
+    config = UnlearnConfig(**{**BASE, "steps": steps}, curvature=curvature)
     before = snapshot(denoiser_each)
     found = finished(unlearn(denoiser_each, *query(world), f, config))
     assert found.note == ""
@@ -85,13 +85,15 @@ def test_every_weight_set_moves_only_its_own(world, fisher, weight_set):
 
 def test_many_steps_differ_from_one_and_use_their_own_draws(world, fisher):
     one = finished(unlearn(world.denoiser, *query(world), fisher, CONFIG))
-    many = finished(unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**BASE, steps=3)))
+    many = finished(
+        unlearn(world.denoiser, *query(world), fisher, UnlearnConfig(**{**BASE, "steps": 3}))
+    )
     cosine = sum(float((one.delta[n] * many.delta[n]).sum()) for n in one.delta)
     assert 0.3 < cosine / one.delta.norm() / many.delta.norm() < 0.9999
 
 
 def test_the_paper_preset_has_a_fixed_undamped_step(world, fisher):
-    config = UnlearnConfig(stride=250, draws=2, preset="paper", n_records=1000)
+    config = UnlearnConfig(stride=250, draws=2, preset="paper", n_records=1000, steps=1)
     found = finished(unlearn(world.denoiser, *query(world), fisher, config))
     assert found.alpha_over_n == 0.01 / 1000
     names = parameter_names(world.denoiser.unet, "kv")
@@ -207,7 +209,7 @@ def test_bad_configurations_are_refused_where_they_are_made(wrong):
 
 def test_progress_counts_up_while_the_model_holds_its_own_weights(world, fisher):
     before = snapshot(world.denoiser)
-    config = UnlearnConfig(**{**BASE, "draws": 12}, steps=2)
+    config = UnlearnConfig(**{**BASE, "draws": 12, "steps": 2})
     seen = []
     for item in unlearn(world.denoiser, *query(world), fisher, config):
         assert_same(world.denoiser, before)

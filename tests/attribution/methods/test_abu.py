@@ -33,7 +33,7 @@ def test_one_newton_step_on_the_squared_output_by_hand(world64):
     denoiser = world64.denoiser
     z, c = world64.latents([2]), denoiser.encode_text(["ab by 2"])
     fisher = World(denoiser.with_objective("eps2"), world64.stored, world64.texts).fisher()
-    config = UnlearnConfig(stride=250, draws=2, relative_increase=0.005, objective="eps2")
+    config = UnlearnConfig(stride=250, draws=2, relative_increase=0.005, steps=1, objective="eps2")
     found = finished(unlearn(denoiser, z, c, fisher, config))
     names = parameter_names(denoiser.unet, "kv")
     noise, t = query_draws(denoiser, (125, 375, 625, 875), 2, 0)
