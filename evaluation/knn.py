@@ -220,7 +220,8 @@ def _figure(found: dict[str, dict[str, Any]], name: str, label: str) -> Figure:
     within = [
         unit["within"][label][str(JUDGED)] for unit in (found[name], *others.values()) if unit
     ]
-    value += "; training drawings among themselves " + ", ".join(f"{one:.1%}" for one in within)
+    among = ", ".join(f"{share:.1%}" for share in within)
+    value += f"; the same of training drawings among themselves: {among}"
     title = f"{label} of held-out drawings, {name}, k = {JUDGED}"
     return Figure(title, value, "> untrained", passed)
 
