@@ -2,7 +2,8 @@
 
 Each training runs in a process of its own (`python -m precompute retrain`), so that Stop ends it at
 once and the page stays awake. Without the method's records and without as many random ones run side
-by side; the model without the random ones is kept while the page runs, for the next proof.
+by side. The model without the random ones is the same for every picture: it comes with the index
+for the K that the page offers first, and is kept while the page runs for any other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from app.model_thread import steps
 from attribution import layout
 from attribution.engine import Engine
 from attribution.index import Index
-from attribution.proofs import Proof, list_proofs, load_proof, read_retraining
+from attribution.proofs import Proof, list_proofs, load_control, load_proof, read_retraining
 from attribution.types import Attribution, Progress, Query, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +122,7 @@ class Proving:
         self, query: Query, sides: Mapping[str, Sequence[str]], place: Path
     ) -> Iterator[Progress | Curves]:
         """Both trainings to their end; the results lie in `place`, a folder each."""
-        kept = self._kept.get(tuple(sides["control"]))
+        kept = self._control(tuple(sides["control"]))
         cores = os.cpu_count() or 1
         threads = max(1, cores if kept else cores // 2)
         runs = []
@@ -139,6 +140,13 @@ class Proving:
                 run.end()
         if not kept:
             self._keep(tuple(sides["control"]), place / "control" / "unet")
+
+    def _control(self, ids: tuple[str, ...]) -> Path | None:
+        """The UNet trained without these random records: of an earlier proof, or the index's."""
+        if ids in self._kept:
+            return self._kept[ids]
+        stored = load_control(self.path / layout.CONTROLS / str(len(ids)), self.index.index_hash)
+        return stored.unet if stored is not None and stored.without == ids else None
 
     def _command(
         self, query: Query, without: Path, out: Path, threads: int, more: Sequence[str]

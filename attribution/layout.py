@@ -26,6 +26,7 @@ EKFAC = "ekfac.safetensors"
 SEARCH = "search"
 EXAMPLES = "examples"
 PROOFS = "proofs"
+CONTROLS = "controls"
 # What making the index took: {step: {"seconds", "records"}}; vouched for by nothing.
 TIMINGS = "timings.json"
 # Sampling settings a model recommends, beside its weights: {"steps": 50, "guidance": 3.0}.

@@ -3,14 +3,16 @@ left out, and the model trained anew; beside it, as many records at random.
 
     proofs/<slug>/proof.json      query, method, K, losses, ids of the records left out, loss curves
     proofs/<slug>/query.png       the picture; found.png, control.png: drawn again without those
+    controls/<K>/control.json     K random records, loss curve of the model trained without them
+    controls/<K>/unet/            that model, for all proofs of this K
 
-A proof names the index it was made with, and is refused by any other.
+A proof names the index it was made with, and is refused by any other; a control is passed over.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from attribution.report import json_text, new_folder, png_bytes
 from attribution.types import Query, UserError
 
 PROOF, QUERY, RETRAINING, PICTURE = "proof.json", "query.png", "retraining.json", "picture.png"
+CONTROL, UNET = "control.json", "unet"
 SIDES = ("found", "control")
 Curve = tuple[tuple[int, float], ...]
 
@@ -65,6 +68,19 @@ class Proof:
     def gain(self, side: Retraining) -> float:
         """Relative loss increase: how much worse the new model is at the picture."""
         return side.loss / self.loss - 1.0
+
+
+@dataclass(frozen=True)
+class Control:
+    """A model trained anew without some random records, kept with its index.
+
+    without: their ids. unet: its folder. curve, seconds: as of a Retraining.
+    """
+
+    without: tuple[str, ...]
+    unet: Path
+    curve: Curve
+    seconds: float
 
 
 # ---------------------------------------------------------------------------------- one retraining
@@ -132,6 +148,26 @@ def load_proof(folder: str | Path, index_hash: str) -> Proof:
         raise UserError(f"the proof {folder.name} is missing or damaged: {_MEND}") from None
 
 
+def save_control(folder: Path, control: Control, index_hash: str) -> None:
+    """Write what tells of a control, whose UNet is in `folder` already: then it is complete."""
+    about = {"index_hash": index_hash, **_facts(control, "unet")}
+    part = folder / f"{CONTROL}.part"
+    part.write_text(json_text(about), encoding="utf-8")
+    part.replace(folder / CONTROL)
+
+
+def load_control(folder: Path, index_hash: str) -> Control | None:
+    """The control kept in a folder; None where there is none, or one of another index."""
+    try:
+        about = json.loads((folder / CONTROL).read_text(encoding="utf-8"))
+        if about["index_hash"] != index_hash or not (folder / UNET / "config.json").is_file():
+            return None
+        curve = _curve(about["curve"])
+        return Control(tuple(about["without"]), folder / UNET, curve, float(about["seconds"]))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
 def list_proofs(folder: str | Path) -> list[str]:
     """Slugs of the proofs below a folder, sorted."""
     return sorted(path.parent.name for path in Path(folder).glob(f"*/{PROOF}"))
@@ -140,10 +176,14 @@ def list_proofs(folder: str | Path) -> list[str]:
 _MEND = "run python -m precompute proofs to make it again"
 
 
-def _facts(made: Retraining) -> dict[str, Any]:
+def _facts(made: Retraining | Control, but: str = "image") -> dict[str, Any]:
     facts = asdict(made)
-    del facts["image"]
+    del facts[but]
     return facts
+
+
+def _curve(points: Iterable[Any]) -> Curve:
+    return tuple((int(step), float(loss)) for step, loss in points)
 
 
 def _retraining(facts: Mapping[str, Any], picture: Path) -> Retraining:
@@ -152,6 +192,6 @@ def _retraining(facts: Mapping[str, Any], picture: Path) -> Retraining:
         image=read_image(picture),
         loss=float(facts["loss"]),
         change=float(facts["change"]),
-        curve=tuple((int(step), float(loss)) for step, loss in facts["curve"]),
+        curve=_curve(facts["curve"]),
         seconds=float(facts["seconds"]),
     )

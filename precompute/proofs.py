@@ -3,6 +3,7 @@ shows them at once.
 
 Each makes a picture, asks a method for its top K, and trains the UNet twice: without those, and
 without K random records. They name the index they were made with, and are refused by any other.
+The model without K random records is kept too, so that the page trains only the other one.
 """
 
 from __future__ import annotations
@@ -17,9 +18,18 @@ from tqdm import tqdm
 
 from attribution import defaults, layout, validate
 from attribution.engine import Engine
-from attribution.proofs import Proof, load_proof, save_proof
+from attribution.ensemble import with_unet
+from attribution.proofs import (
+    UNET,
+    Control,
+    Proof,
+    load_control,
+    load_proof,
+    save_control,
+    save_proof,
+)
 from attribution.types import Attribution, Query, UserError
-from precompute.retrain import UNET, Retrainer, Trained
+from precompute.retrain import Retrainer, Trained
 
 # slug, prompt, seed, method, K: pictures of families the proof world draws well.
 PROOFS: tuple[tuple[str, str, int, str, int], ...] = (
@@ -100,13 +110,27 @@ def make(
     *_, answer = (item for item in answers if isinstance(item, Attribution))
     random = tuple(record.id for record in engine.random_records(k, seed=k))
     if k not in controls:
-        controls[k] = _trained(work, random)
+        controls[k] = _control(work, random, work.index.path / layout.CONTROLS / str(k))
     sides = (answer.ids[:k], _trained(work, answer.ids[:k])), (random, controls[k])
     made = []
     for without, (changed, curve, seconds) in sides:
         side, loss = work.look(changed, without, prompt, seed, query.image, curve, seconds)
         made.append(side)
     return Proof(query, method, loss, *made)
+
+
+def _control(work: Retrainer, without: tuple[str, ...], folder: Path) -> Trained:
+    """The model without random records that `folder` keeps for this index, else one put there."""
+    kept = load_control(folder, work.index.index_hash)
+    if kept is not None and kept.without == without:
+        return with_unet(work.denoiser, kept.unet), kept.curve, kept.seconds
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    *_, last = work.train(without, folder / UNET)
+    assert not isinstance(last, dict)
+    changed, curve, seconds = last
+    save_control(folder, Control(without, folder / UNET, curve, seconds), work.index.index_hash)
+    return changed, curve, seconds
 
 
 def _trained(work: Retrainer, without: tuple[str, ...]) -> Trained:

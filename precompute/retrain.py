@@ -25,7 +25,7 @@ from attribution.denoiser import Denoiser
 from attribution.ensemble import with_unet
 from attribution.images import read_image
 from attribution.index import Index
-from attribution.proofs import Curve, Retraining, write_retraining
+from attribution.proofs import UNET, Curve, Retraining, write_retraining
 from attribution.types import UserError
 from precompute.counterfactual import Picture, draw, losses, squared_errors
 from precompute.recipes.model.data import load_training_set
@@ -34,7 +34,6 @@ from precompute.recipes.model.unet import Latents, training_latents
 
 REPORT_EVERY = 0.4  # seconds
 POINTS = 100  # of the loss curve that is kept
-UNET = "unet"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from pathlib import Path
@@ -17,9 +18,10 @@ from app.panels.proof_view import curves_html, proof_html, verdict
 from app.panels.prove import EMPTY, Prove
 from app.proving import Curves, Proving
 from attribution.engine import Engine
-from attribution.proofs import Proof, save_proof
+from attribution.proofs import Control, Proof, save_control, save_proof
 from attribution.types import Query, UserError
 from precompute import retrain
+from precompute.__main__ import main as precompute
 from tests.precompute.proof_world import proof_index
 from tests.proofs import made_up_proof
 
@@ -86,6 +88,23 @@ def test_closing_ends_the_trainings_at_once(prove: Prove) -> None:
     finally:
         module._Run = original
     assert len(started) == 2 and all(gone(pid) for pid in started) and not proving._kept
+
+
+def test_the_control_that_comes_with_the_index_is_not_trained(prove: Prove, tmp_path) -> None:
+    world = Path(shutil.copytree(prove.proving.path, tmp_path / "proof"))
+    proving = Proving(world)
+    ids = _control(proving, 3)
+    folder = world / "controls" / "3"
+    file = tmp_path / "ids.json"
+    file.write_text(json.dumps(ids))
+    asked = ("--index", str(world), "--without", str(file), "--prompt", "a", "--seed", "1")
+    assert precompute(["retrain", *asked, "--out", str(folder), "--keep"]) == 0
+    save_control(folder, Control(ids, folder / "unet", (), 1.0), proving.index.index_hash)
+    *_, made = proving.prove("bn by 3", 5, "clip", 3)
+    assert isinstance(made, Proof) and made.control.curve == () and made.found.curve
+    assert made.control.without == ids and made.control.loss != made.loss
+    # of other records, or for another K, it is trained as ever
+    assert proving._control((*ids[:-1], "r00")) is None and proving._control(ids[:2]) is None
 
 
 def test_stop_is_heard_while_it_trains(prove: Prove) -> None:
