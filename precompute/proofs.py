@@ -45,9 +45,6 @@ PROOFS: tuple[tuple[str, str, int, str, int], ...] = (
     ("led", "green circle led, by Jean-Victor Balin", 4, "clip", 10),
 )
 
-# K → the model without K random records, the same for every picture.
-Controls = dict[int, Trained]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
@@ -70,12 +67,12 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     wanted = _wanted(args)
     engine, work = Engine(args.index, "cpu"), Retrainer(args.index)
-    controls: Controls = {}
     for slug, *asked in tqdm(wanted, desc="proofs", unit="proof"):
         folder = args.index / layout.PROOFS / slug
         if _there(folder, engine.index_hash) and not args.anew:
+            control_of(engine, work, asked[-1])
             continue
-        proof = make(engine, work, controls, *asked)
+        proof = make(engine, work, *asked)
         shutil.rmtree(folder, ignore_errors=True)
         save_proof(folder, proof, engine.index_hash)
 
@@ -100,18 +97,14 @@ def _there(folder: Path, index_hash: str) -> bool:
     return True
 
 
-def make(
-    engine: Engine, work: Retrainer, controls: Controls, prompt: str, seed: int, method: str, k: int
-) -> Proof:
-    """One proof: two trainings, or one where `controls` has the random removal of this K."""
+def make(engine: Engine, work: Retrainer, prompt: str, seed: int, method: str, k: int) -> Proof:
+    """One proof: two trainings, or one where the index has the random removal of this K."""
     k = validate.top_k(k, engine.n_train - 1)
     *_, query = (item for item in engine.generate(prompt, seed) if isinstance(item, Query))
     answers = engine.attribute(query, (method,), k, exhaustive=True)
     *_, answer = (item for item in answers if isinstance(item, Attribution))
-    random = tuple(record.id for record in engine.random_records(k, seed=k))
-    if k not in controls:
-        controls[k] = _control(work, random, work.index.path / layout.CONTROLS / str(k))
-    sides = (answer.ids[:k], _trained(work, answer.ids[:k])), (random, controls[k])
+    found, random = answer.ids[:k], _random(engine, k)
+    sides = (found, _trained(work, found)), (random, control_of(engine, work, k))
     made = []
     for without, (changed, curve, seconds) in sides:
         side, loss = work.look(changed, without, prompt, seed, query.image, curve, seconds)
@@ -119,8 +112,13 @@ def make(
     return Proof(query, method, loss, *made)
 
 
-def _control(work: Retrainer, without: tuple[str, ...], folder: Path) -> Trained:
-    """The model without random records that `folder` keeps for this index, else one put there."""
+def _random(engine: Engine, k: int) -> tuple[str, ...]:
+    return tuple(record.id for record in engine.random_records(k, seed=k))
+
+
+def control_of(engine: Engine, work: Retrainer, k: int) -> Trained:
+    """The model without K random records that is kept with this index, else one put there."""
+    without, folder = _random(engine, k), work.index.path / layout.CONTROLS / str(k)
     kept = load_control(folder, work.index.index_hash)
     if kept is not None and kept.without == without:
         return with_unet(work.denoiser, kept.unet), kept.curve, kept.seconds

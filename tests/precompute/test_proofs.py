@@ -102,24 +102,21 @@ def test_a_proof_is_kept_with_its_index(world, tmp_path, capsys):
 
 def test_proofs_of_one_k_share_the_training_of_their_control(world, tmp_path):
     world = Path(shutil.copytree(world, tmp_path / "proof"))
-    engine, work, controls = Engine(world, "cpu"), Retrainer(world), {}
-    one = make(engine, work, controls, "bn by 3", 5, "pixel", 3)
-    two = make(engine, work, controls, "ak by 0", 6, "pixel", 3)
-    assert list(controls) == [3] and one.control.curve is two.control.curve
+    engine, work = Engine(world, "cpu"), Retrainer(world)
+    one = make(engine, work, "bn by 3", 5, "pixel", 3)
+    two = make(engine, work, "ak by 0", 6, "pixel", 3)
+    assert one.control.curve == two.control.curve and one.control.seconds == two.control.seconds
     assert one.control.without == two.control.without
     assert one.control.loss != two.control.loss  # each looked at with its own picture
-    alone = make(engine, work, {}, "ak by 0", 6, "pixel", 3)  # by what is kept with the index
-    assert (alone.control.loss, alone.control.curve) == (two.control.loss, two.control.curve)
-    assert alone.control.seconds == two.control.seconds
     shutil.rmtree(world / "controls")
-    fresh = make(engine, work, {}, "ak by 0", 6, "pixel", 3)
+    fresh = make(engine, work, "ak by 0", 6, "pixel", 3)
     assert (fresh.control.loss, fresh.control.curve) == (two.control.loss, two.control.curve)
 
 
 def test_a_control_is_kept_for_its_own_index_and_records(world, tmp_path):
     world = Path(shutil.copytree(world, tmp_path / "proof"))
     engine, work = Engine(world, "cpu"), Retrainer(world)
-    made = make(engine, work, {}, "bn by 3", 5, "pixel", 3)
+    made = make(engine, work, "bn by 3", 5, "pixel", 3)
     folder = world / "controls" / "3"
     kept = load_control(folder, engine.index_hash)
     assert kept is not None and kept.without == made.control.without
@@ -129,12 +126,12 @@ def test_a_control_is_kept_for_its_own_index_and_records(world, tmp_path):
     file = folder / "control.json"
     told = json.loads(file.read_text())
     file.write_text(json.dumps({**told, "without": ["r00"]}))  # another choice of records
-    again = make(engine, work, {}, "bn by 3", 5, "pixel", 3)
+    again = make(engine, work, "bn by 3", 5, "pixel", 3)
     assert again.control.loss == made.control.loss
     assert json.loads(file.read_text())["without"] == list(made.control.without)
     file.write_text("{")
     assert load_control(folder, engine.index_hash) is None
-    make(engine, work, {}, "bn by 3", 5, "pixel", 3)
+    make(engine, work, "bn by 3", 5, "pixel", 3)
     shutil.rmtree(folder / "unet")
     assert load_control(folder, engine.index_hash) is None
 
