@@ -42,7 +42,7 @@ LEAD = (
     "A method says: these training pictures made yours what it is. So take them out, train the "
     "model again from nothing, and draw the same picture from the same noise. If they mattered, it "
     "is another picture; beside it stands a model that missed as many pictures at random. A small "
-    "model of its own trains here: some minutes of your processor."
+    "model of its own trains here: some minutes of your processor, the fewest for ten pictures."
 )
 EMPTY = '<p class="w-empty w-await">The picture before and after appears here.</p>'
 EXAMPLES = "Finished proofs open at once"
