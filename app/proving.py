@@ -124,7 +124,8 @@ class Proving:
         """Both trainings to their end; the results lie in `place`, a folder each."""
         kept = self._control(tuple(sides["control"]))
         cores = os.cpu_count() or 1
-        threads = max(1, cores if kept else cores // 2)
+        # one core is left to whoever looks on: a thread that waits for its own holds up all
+        threads = max(1, cores - 1 if kept else cores // 2)
         runs = []
         try:
             for side, ids in sides.items():
