@@ -33,7 +33,7 @@ def label(sources: Sequence[str]) -> str:
 
 SOURCES = (*ALONE, *map(label, JOINED))
 # What races are replayed on.
-RACED = ("gradient", "clip-text", "dtrak", *map(label, JOINED))
+RACED = (FIRST_ORDER, "clip-text", "dtrak", *map(label, JOINED))
 
 
 def sources_of(name: str) -> tuple[str, ...]:
