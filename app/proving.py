@@ -108,8 +108,7 @@ class Proving:
             else:
                 yield item
         assert answer is not None
-        control = [record.id for record in engine.random_records(k, seed=k)]
-        sides = {"found": list(answer.ids[:k]), "control": control}
+        sides = {"found": answer.ids[:k], "control": engine.control_ids(k)}
         with tempfile.TemporaryDirectory(prefix="whence-proof-") as place:
             query.image.save(Path(place) / "query.png")
             yield from self._trained(query, sides, Path(place))
@@ -146,8 +145,8 @@ class Proving:
         """The UNet trained without these random records: of an earlier proof, or the index's."""
         if ids in self._kept:
             return self._kept[ids]
-        stored = load_control(self.path / layout.CONTROLS / str(len(ids)), self.index.index_hash)
-        return stored.unet if stored is not None and stored.without == ids else None
+        stored = load_control(self.path, ids, self.index.index_hash)
+        return None if stored is None else stored.unet
 
     def _command(
         self, query: Query, without: Path, out: Path, threads: int, more: Sequence[str]

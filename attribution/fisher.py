@@ -13,6 +13,7 @@ moves is not moved by unlearning either.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -67,7 +68,7 @@ class Identity:
     sqrt = sqrt_inv = solve
 
 
-class _Powers:
+class _Powers(ABC):
     """Powers of F, by each class's own `_power`."""
 
     def solve(self, gradients: Mapping[str, Tensor]) -> Gradients:
@@ -82,8 +83,9 @@ class _Powers:
         """F^-½ g."""
         return self._power(gradients, -0.5)
 
+    @abstractmethod
     def _power(self, gradients: Mapping[str, Tensor], exponent: float) -> Gradients:
-        raise NotImplementedError
+        """F^exponent g."""
 
 
 class DiagonalFisher(_Powers):

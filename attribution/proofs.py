@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from attribution import layout
 from attribution.images import read_image
 from attribution.report import json_text, new_folder, png_bytes
 from attribution.types import Query, UserError
@@ -89,10 +90,7 @@ class Control:
 def write_retraining(folder: Path, made: Retraining, loss_before: float) -> None:
     """Into an existing folder; complete when retraining.json is there."""
     made.image.save(folder / PICTURE)
-    facts = {**_facts(made), "loss_before": loss_before}
-    part = folder / f"{RETRAINING}.part"
-    part.write_text(json_text(facts), encoding="utf-8")
-    part.replace(folder / RETRAINING)
+    _write(folder / RETRAINING, {**_facts(made), "loss_before": loss_before})
 
 
 def read_retraining(folder: Path) -> tuple[Retraining, float]:
@@ -148,22 +146,32 @@ def load_proof(folder: str | Path, index_hash: str) -> Proof:
         raise UserError(f"the proof {folder.name} is missing or damaged: {_MEND}") from None
 
 
-def save_control(folder: Path, control: Control, index_hash: str) -> None:
-    """Write what tells of a control, whose UNet is in `folder` already: then it is complete."""
-    about = {"index_hash": index_hash, **_facts(control, "unet")}
-    part = folder / f"{CONTROL}.part"
-    part.write_text(json_text(about), encoding="utf-8")
-    part.replace(folder / CONTROL)
+def control_folder(root: Path, k: int) -> Path:
+    """Where the index at `root` keeps its control of K records."""
+    return root / layout.CONTROLS / str(k)
 
 
-def load_control(folder: Path, index_hash: str) -> Control | None:
-    """The control kept in a folder; None where there is none, or one of another index."""
+def save_control(control: Control, index_hash: str) -> None:
+    """Write what tells of a control beside its UNet, which is there: then it is complete."""
+    about = {
+        "index_hash": index_hash,
+        "without": control.without,
+        "curve": control.curve,
+        "seconds": control.seconds,
+    }
+    _write(control.unet.parent / CONTROL, about)
+
+
+def load_control(root: Path, without: tuple[str, ...], index_hash: str) -> Control | None:
+    """The control of these records that an index keeps; None where there is none, or one of other
+    records or of another index."""
+    folder = control_folder(root, len(without))
     try:
         about = json.loads((folder / CONTROL).read_text(encoding="utf-8"))
-        if about["index_hash"] != index_hash or not (folder / UNET / "config.json").is_file():
+        same = about["index_hash"] == index_hash and tuple(about["without"]) == without
+        if not same or not (folder / UNET / "config.json").is_file():
             return None
-        curve = _curve(about["curve"])
-        return Control(tuple(about["without"]), folder / UNET, curve, float(about["seconds"]))
+        return Control(without, folder / UNET, _curve(about["curve"]), float(about["seconds"]))
     except (OSError, KeyError, ValueError, TypeError):
         return None
 
@@ -176,9 +184,15 @@ def list_proofs(folder: str | Path) -> list[str]:
 _MEND = "run python -m precompute proofs to make it again"
 
 
-def _facts(made: Retraining | Control, but: str = "image") -> dict[str, Any]:
+def _write(path: Path, facts: Mapping[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json_text(facts), encoding="utf-8")
+    part.replace(path)
+
+
+def _facts(made: Retraining) -> dict[str, Any]:
     facts = asdict(made)
-    del facts[but]
+    del facts["image"]
     return facts
 
 

@@ -59,6 +59,10 @@ class Reader:
         """Many records, in the order asked."""
         return [self.record(record_id) for record_id in record_ids]
 
+    def control_ids(self, k: int) -> tuple[str, ...]:
+        """The K random records that proofs leave out for comparison: the same for every picture."""
+        return tuple(record.id for record in self.random_records(k, seed=k))
+
     def random_records(self, n: int, seed: int, exclude: Sequence[str] = ()) -> list[Record]:
         """n seeded random training records not in `exclude`: the control strip."""
         rows = catalogue.random_rows(self.index, n, seed, exclude)

@@ -23,6 +23,7 @@ from attribution.proofs import (
     UNET,
     Control,
     Proof,
+    control_folder,
     load_control,
     load_proof,
     save_control,
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     for slug, *asked in tqdm(wanted, desc="proofs", unit="proof"):
         folder = args.index / layout.PROOFS / slug
         if _there(folder, engine.index_hash) and not args.anew:
-            control_of(engine, work, asked[-1])
+            control_of(work, engine.control_ids(asked[-1]))
             continue
         proof = make(engine, work, *asked)
         shutil.rmtree(folder, ignore_errors=True)
@@ -103,8 +104,8 @@ def make(engine: Engine, work: Retrainer, prompt: str, seed: int, method: str, k
     *_, query = (item for item in engine.generate(prompt, seed) if isinstance(item, Query))
     answers = engine.attribute(query, (method,), k, exhaustive=True)
     *_, answer = (item for item in answers if isinstance(item, Attribution))
-    found, random = answer.ids[:k], _random(engine, k)
-    sides = (found, _trained(work, found)), (random, control_of(engine, work, k))
+    found, random = answer.ids[:k], engine.control_ids(k)
+    sides = (found, _trained(work, found)), (random, control_of(work, random))
     made = []
     for without, (changed, curve, seconds) in sides:
         side, loss = work.look(changed, without, prompt, seed, query.image, curve, seconds)
@@ -112,22 +113,19 @@ def make(engine: Engine, work: Retrainer, prompt: str, seed: int, method: str, k
     return Proof(query, method, loss, *made)
 
 
-def _random(engine: Engine, k: int) -> tuple[str, ...]:
-    return tuple(record.id for record in engine.random_records(k, seed=k))
-
-
-def control_of(engine: Engine, work: Retrainer, k: int) -> Trained:
-    """The model without K random records that is kept with this index, else one put there."""
-    without, folder = _random(engine, k), work.index.path / layout.CONTROLS / str(k)
-    kept = load_control(folder, work.index.index_hash)
-    if kept is not None and kept.without == without:
+def control_of(work: Retrainer, without: tuple[str, ...]) -> Trained:
+    """The model without these random records that is kept with the index, else one put there."""
+    root, index_hash = work.index.path, work.index.index_hash
+    kept = load_control(root, without, index_hash)
+    if kept is not None:
         return with_unet(work.denoiser, kept.unet), kept.curve, kept.seconds
+    folder = control_folder(root, len(without))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     *_, last = work.train(without, folder / UNET)
     assert not isinstance(last, dict)
     changed, curve, seconds = last
-    save_control(folder, Control(without, folder / UNET, curve, seconds), work.index.index_hash)
+    save_control(Control(without, folder / UNET, curve, seconds), index_hash)
     return changed, curve, seconds
 
 

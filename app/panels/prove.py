@@ -112,7 +112,7 @@ class Prove:
         able = [
             {"name": m.name, "kind": m.kind, "title": m.title}
             for m in METHODS.values()
-            if m.build and m.kind != "control" and not any(needs.lacks(index, n) for n in m.needs)
+            if m.build and m.kind != "control" and not needs.why_not(index, m.needs)
         ]
         return [
             (f"{m['title']} · {label_of(kind)}", m["name"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ DOT = "."
 PATIENCE = 3.0  # seconds for a connection to the hub
 
 
-class Grounder:
+class Grounder(ABC):
     """What the detectors that read boxes off a picture share: phrases, progress, one model."""
 
     name = "grounding-dino"
@@ -81,15 +82,15 @@ class Grounder:
         if self._model is None:
             self._model = self.opened()
 
+    @abstractmethod
     def opened(self) -> Any:
         """The network, ready to run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(
         self, image: Image.Image, phrases: Sequence[str]
     ) -> tuple[Tensor, Tensor, dict[str, list[int]]]:
         """(logits [queries, tokens], centres [queries, 4], spans) for one RGB picture."""
-        raise NotImplementedError
 
 
 class GroundingDino(Grounder):

@@ -20,6 +20,7 @@ from attribution import defaults
 from attribution.denoiser import Objective
 from attribution.index import Index
 from attribution.methods import gradient, needs, similarity
+from attribution.methods.answers import result
 from attribution.methods.context import Context
 from attribution.shortlist import GRADIENT_ROWS, join, sources_of
 from attribution.types import Attribution, Progress, Query, UserError
@@ -102,16 +103,13 @@ def order(
         vector = context.gradient_query.vector(delta)
         search = context.index.search(GRADIENT_ROWS)
         return search.nearest(vector, len(context.index.train_rows))[0]
-    for item in _answer(context, source, query):
-        if isinstance(item, Attribution):
-            return item.rows
-        yield item
-    raise RuntimeError(f"{source} ended without an answer")
+    answer: Attribution = yield from result(_answer(context, source, query), Attribution)
+    return answer.rows
 
 
 def _lacks(index: Index, source: str) -> str:
     """Why the index cannot serve a source, in a line; '' where it can."""
-    return next((why for need in _needs(source) if (why := needs.lacks(index, need))), "")
+    return needs.why_not(index, _needs(source))
 
 
 def _needs(source: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from attribution import layout
@@ -47,6 +47,11 @@ def lacks(index: Index, need: str) -> str:
     if kind not in _KINDS:
         raise ValueError(f"no need {need!r}: its kind is one of {', '.join(_KINDS)}")
     return _KINDS[kind](index, name)
+
+
+def why_not(index: Index, wanted: Iterable[str]) -> str:
+    """What `lacks` says of the first of these needs that the index cannot serve; '' for none."""
+    return next((why for need in wanted if (why := lacks(index, need))), "")
 
 
 def fisher_path(index: Index, weights: str, objective: str) -> Path | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attribution.methods import abc, abu, control, gradient, similarity
+from attribution.methods import abc, abu, control, gradient, needs, similarity
 from attribution.methods.context import Context
 from attribution.methods.method import Method
 
@@ -47,4 +47,4 @@ def why_not(method: Method, context: Context) -> str:
     """Why a method cannot run on an index, in a line; '' where it can."""
     if method.build is None:
         return NOT_YET
-    return next((why for need in method.needs if (why := context.lacks(need))), "")
+    return needs.why_not(context.index, method.needs)

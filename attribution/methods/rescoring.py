@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attribution import defaults
-from attribution.methods.answers import ranked, region_params
+from attribution.methods.answers import ranked, region_params, result
 from attribution.methods.candidates import Candidates, choose
 from attribution.methods.context import Context
 from attribution.methods.probing import settle
@@ -66,7 +66,7 @@ class Rescoring:
         """Progress, with partial answers while scoring; the Attribution last."""
         context, objective = self.context, self.config.objective
         began = time.perf_counter()
-        found = yield from _result(unlearning, Unlearned)
+        found = yield from result(unlearning, Unlearned)
         self.seconds["unlearn"] = time.perf_counter() - began
         probe = self._timed("precision", lambda: settle(context, found.delta))
         limit = None if self.options.get("exhaustive") else self._limit()
@@ -131,7 +131,7 @@ class Rescoring:
             texts=context.texts,
             partial=lambda scores: self._answer(scores, facts),
         )
-        scores = yield from _result(job, Scores)
+        scores = yield from result(job, Scores)
         self.seconds["score"] = scores.seconds
         return scores
 
@@ -234,15 +234,6 @@ class _Facts:
         if self.race is None:
             return chosen
         return "racing" if self.candidates.shortlist is None else "shortlist, racing"
-
-
-def _result(job: Iterator[Any], kind: type[Any]) -> Generator[Progress | Attribution, None, Any]:
-    """Pass on a job's Progress; return the item of `kind` that it ends with."""
-    for item in job:
-        if isinstance(item, kind):
-            return item
-        yield item
-    raise RuntimeError(f"the job ended without {kind.__name__}")
 
 
 def _floor_share(scores: Scores, floor: float) -> float:

@@ -99,7 +99,7 @@ def test_the_control_that_comes_with_the_index_is_not_trained(prove: Prove, tmp_
     file.write_text(json.dumps(ids))
     asked = ("--index", str(world), "--without", str(file), "--prompt", "a", "--seed", "1")
     assert precompute(["retrain", *asked, "--out", str(folder), "--keep"]) == 0
-    save_control(folder, Control(ids, folder / "unet", (), 1.0), proving.index.index_hash)
+    save_control(Control(ids, folder / "unet", (), 1.0), proving.index.index_hash)
     *_, made = proving.prove("bn by 3", 5, "clip", 3)
     assert isinstance(made, Proof) and made.control.curve == () and made.found.curve
     assert made.control.without == ids and made.control.loss != made.loss
@@ -127,7 +127,7 @@ def test_what_the_training_says_against_reaches_the_visitor(prove: Prove, tmp_pa
 
 
 def _control(proving: Proving, k: int) -> tuple[str, ...]:
-    return tuple(record.id for record in proving.engine.random_records(k, seed=k))
+    return proving.engine.control_ids(k)
 
 
 @pytest.mark.parametrize("prompt", ["-5 degrees", "--out x", "a = b", "plain"])

@@ -118,11 +118,12 @@ def test_a_control_is_kept_for_its_own_index_and_records(world, tmp_path):
     engine, work = Engine(world, "cpu"), Retrainer(world)
     made = make(engine, work, "bn by 3", 5, "pixel", 3)
     folder = world / "controls" / "3"
-    kept = load_control(folder, engine.index_hash)
-    assert kept is not None and kept.without == made.control.without
+    ids = made.control.without
+    kept = load_control(world, ids, engine.index_hash)
+    assert kept is not None and kept.without == ids
     assert kept.unet == folder / "unet" and kept.curve == made.control.curve
-    assert load_control(folder, "b" * 64) is None
-    assert load_control(world / "controls" / "4", engine.index_hash) is None
+    assert load_control(world, ids, "b" * 64) is None
+    assert load_control(world, (*ids, "r00"), engine.index_hash) is None
     file = folder / "control.json"
     told = json.loads(file.read_text())
     file.write_text(json.dumps({**told, "without": ["r00"]}))  # another choice of records
@@ -130,10 +131,10 @@ def test_a_control_is_kept_for_its_own_index_and_records(world, tmp_path):
     assert again.control.loss == made.control.loss
     assert json.loads(file.read_text())["without"] == list(made.control.without)
     file.write_text("{")
-    assert load_control(folder, engine.index_hash) is None
+    assert load_control(world, ids, engine.index_hash) is None
     make(engine, work, "bn by 3", 5, "pixel", 3)
     shutil.rmtree(folder / "unet")
-    assert load_control(folder, engine.index_hash) is None
+    assert load_control(world, ids, engine.index_hash) is None
 
 
 def test_a_proof_of_another_index_or_in_pieces_is_refused(world, tmp_path):
