@@ -36,6 +36,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "evaluation.localisation",
         "does a region of a picture of two objects find its own object?",
     ),
+    "own-parts": (
+        "evaluation.own_parts",
+        "does a region of a training collage find the drawing that is in it?",
+    ),
     "detector": ("evaluation.detector", "AP50 of the embedded GroundingDINO on collages"),
     "attention": (
         "evaluation.attention",

@@ -8,6 +8,7 @@ python -m evaluation localisation --pictures held-out   # collages that trained 
 
 A fixed pool of 1,000 training records is scored for region A, region B and the whole picture. A
 record counts for an object when it is a drawing of its category, or a collage with such a part.
+The ceiling: the same for pictures of one object alone, of its own caption, asked about as a whole.
 
 Unlearning methods race the pool as a default query races its candidates: 4,000 forwards an answer
 in the place of 20,000; `--timesteps` has every record scored at those instead. The mirrored
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,19 @@ from tqdm import tqdm
 
 from attribution import defaults
 from attribution.methods.registry import METHODS, why_not
-from attribution.racing import by_spread
 from attribution.regions import mirrored
-from attribution.types import Attribution, Query, Region, UserError
-from attribution.validate import listed, whole_numbers
+from attribution.types import Query, UserError
+from attribution.validate import whole_numbers
 from evaluation import generated, two_objects
-from evaluation.answers import Answers, last
+from evaluation.alone import alone
+from evaluation.answers import Answers
 from evaluation.data import HELD_OUT
-from evaluation.localised import FLIP_TIMESTEPS, JUDGED, PARTS, TOP, summarise
+from evaluation.localised import JUDGED, TOP, summarise
+from evaluation.pooled import UNLEARNING, Ranker, named
 from evaluation.recogniser import Training
 from evaluation.results import Results
 from evaluation.statistics import spearman
-from evaluation.two_objects import Case
+from evaluation.two_objects import PARTS, Case
 from evaluation.world import world_of
 
 __all__ = ["add_arguments", "run", "summarise"]
@@ -51,7 +53,8 @@ POOL = 1000
 POOL_SEED = 7
 # What is asked first; every other method that costs less than unlearning follows.
 FIRST = (*JUDGED, "clip", "dino", "dtrak", "trak")
-UNLEARNING = "unlearning"
+# (case's key, which object) → the object in a picture of its own
+Singly = dict[tuple[str, int], Query]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,54 +85,48 @@ def run(args: argparse.Namespace) -> None:
     }
     results = answers.world.results(args, VERB, settings)
     among = two_objects.categories(answers.world.records, args.least)
-    found = _cases(args, answers, results, among)
+    found, singly = _cases(args, answers, results, among)
     if not found:
         raise UserError(f"no {args.pictures} picture shows both of its objects")
     if args.cases_only:
         results.add("cases", found=len(found), prompts=[case.prompt for case in found])
         return
-    job = Job(answers, results, _pool(answers, args.pool), args.timesteps)
+    job = Job(Ranker(answers, args.timesteps), results, pool_of(answers, args.pool), singly)
     work = [(job.answer, name, case) for name in methods for case in found]
     work += [(job.flipped, name, case) for name in methods for case in found[: args.flips]]
+    work += [(job.alone, name, case) for name in methods for case in found if singly]
     for what, name, case in tqdm(work, desc="answers", disable=None):
         what(name, case)
 
 
 def _cases(
     args: argparse.Namespace, answers: Answers, results: Results, among: tuple[str, ...]
-) -> list[Case]:
-    """The pictures, drawn and judged or taken from the data."""
+) -> tuple[list[Case], Singly]:
+    """The pictures, drawn and judged or taken from the data; of drawn ones their objects alone."""
     world, training = answers.world, Training(steps=args.train_steps)
     if args.pictures == HELD_OUT:
-        return two_objects.collage_cases(world, among, args.cases)
+        return two_objects.collage_cases(world, among, args.cases), {}
     model = two_objects.classifier(world, among, training, args.cache)
     if "classifier" not in results.units:
         right, total = two_objects.accuracy(world, among, model)
         results.add("classifier", right=right, total=total, categories=among)
     sampling = generated.sampling_of(args, world)
-    return two_objects.generated_cases(world, model, among, args.cases, sampling, args.cache)
+    found = two_objects.generated_cases(world, model, among, args.cases, sampling, args.cache)
+    return found, alone(world, model, among, found, sampling, args.cache)
 
 
 def _methods(names: str | None, answers: Answers) -> list[str]:
-    """The methods asked for, else all that the index can run, FIRST first, without the ablations;
-    UserError for one that it cannot run.
+    """The methods asked for, else all that the index can run, FIRST first, without the
+    ablations; UserError for one that it cannot run.
     """
-    if names is None:
-        cheap = [name for name, method in METHODS.items() if method.kind != UNLEARNING]
-        ordered = dict.fromkeys([*FIRST, *cheap])
-        return [name for name in ordered if not why_not(METHODS[name], answers.context)]
-    wanted = list(dict.fromkeys(listed(names)))
-    if not wanted:
-        raise UserError("--methods names none")
-    for name in wanted:
-        if name not in METHODS:
-            raise UserError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
-        if why := why_not(METHODS[name], answers.context):
-            raise UserError(f"method {name}: {why}")
-    return wanted
+    if names is not None:
+        return named(names, answers)
+    cheap = [name for name, method in METHODS.items() if method.kind != UNLEARNING]
+    ordered = dict.fromkeys([*FIRST, *cheap])
+    return [name for name in ordered if not why_not(METHODS[name], answers.context)]
 
 
-def _pool(answers: Answers, size: int) -> np.ndarray:
+def pool_of(answers: Answers, size: int) -> np.ndarray:
     """Rows of `size` seeded random training records, of all where there are fewer, ascending."""
     rows = answers.index.train_rows
     chosen = np.random.default_rng(POOL_SEED).permutation(len(rows))[:size]
@@ -138,17 +135,15 @@ def _pool(answers: Answers, size: int) -> np.ndarray:
 
 @dataclass
 class Job:
-    """One session of the verb; each method's object is built once and keeps what it can reuse."""
+    """One session of the verb."""
 
-    answers: Answers
+    ranker: Ranker
     results: Results
     pool: np.ndarray
-    timesteps: Sequence[int] | None
-    built: dict[str, Any] = field(default_factory=dict)
-    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    singly: Singly
 
     def __post_init__(self) -> None:
-        self.ids = self.answers.index.ids(self.pool)
+        self.ids = self.ranker.answers.index.ids(self.pool)
 
     def answer(self, name: str, case: Case) -> None:
         """One line: what each of the three answers holds of both objects."""
@@ -157,11 +152,11 @@ class Job:
             return
         began = time.perf_counter()
         shows = {c: self._shows(c) for c in case.categories}
-        tops = {part: self._ranked(name, _query(case, part)).ids[:TOP] for part in PARTS}
+        tops = {part: self._top(name, case.query(part)) for part in PARTS}
         self.results.add(
             unit,
             method=name,
-            config=self._config(name),
+            config=self.ranker.config(name),
             prompt=case.prompt,
             seed=case.seed,
             categories=case.categories,
@@ -177,77 +172,47 @@ class Job:
         unit = f"flip/{name}/{case.key}"
         if self._done(unit, name):
             return
-        query = _query(case, "a")
+        query = case.query("a")
         regions = tuple(mirrored(region, query.image.width) for region in query.regions)
         mirror = replace(query, image=ImageOps.mirror(query.image), regions=regions)
-        first, second = (self._ranked(name, one, whole=True) for one in (query, mirror))
+        first, second = (
+            self.ranker.ranked(name, one, self.ids, TOP, compared=True) for one in (query, mirror)
+        )
         scores = dict(zip(second.ids, second.scores.tolist(), strict=True))
         aligned = np.array([scores[i] for i in first.ids])
         rho = float(spearman(first.scores, aligned))
-        config = self._config(name)
+        config = self.ranker.config(name)
         self.results.add(unit, method=name, prompt=case.prompt, config=config, spearman=rho)
+
+    def alone(self, name: str, case: Case) -> None:
+        """One line: what the answers about each of both objects drawn alone hold of it."""
+        unit = f"alone/{name}/{case.key}"
+        if self._done(unit, name):
+            return
+        shares: list[float | None] = []
+        for i, category in enumerate(case.categories):
+            query = self.singly.get((case.key, i))
+            top = self._top(name, query) if query else []
+            shows = self._shows(category)
+            shares.append(sum(record in shows for record in top) / len(top) if query else None)
+        config = self.ranker.config(name)
+        self.results.add(unit, method=name, parts=case.parts, config=config, alone=shares)
+
+    def _top(self, name: str, query: Query) -> Sequence[str]:
+        return self.ranker.ranked(name, query, self.ids, TOP).ids[:TOP]
 
     def _done(self, unit: str, name: str) -> bool:
         """Whether there is such a line, of the method as it is configured now."""
         line = self.results.units.get(unit)
-        return line is not None and line["config"] == self._config(name)
-
-    def _config(self, name: str) -> dict[str, Any]:
-        """What an unlearning method's answers depend on beside the run's settings."""
-        if METHODS[name].kind != UNLEARNING:
-            return {}
-        if name not in self.configs:
-            self.configs[name] = asdict(self.answers.config(name))
-        return self.configs[name]
+        return line is not None and line["config"] == self.ranker.config(name)
 
     def _shows(self, category: str) -> set[str]:
         """Ids of the pool's records that show a category."""
-        records = self.answers.world.records
+        records = self.ranker.answers.world.records
         there = two_objects.contains(records, category)
         return {record for record, yes in zip(records.ids, there, strict=True) if yes} & set(
             self.ids
         )
-
-    def _ranked(self, name: str, query: Query, whole: bool = False) -> Attribution:
-        """The pool, best first; whole: every record scored alike, so that all scores compare."""
-        if name not in self.built:
-            build = METHODS[name].build
-            assert build is not None
-            self.built[name] = build(self.answers.context)
-        options: dict[str, Any] = {}
-        if METHODS[name].kind == UNLEARNING:
-            options = {"racing": True} if self.timesteps is None else {"columns": self._columns}
-            options = {"columns": self._columns} if whole else options
-        found: Attribution = last(
-            self.built[name].run(query, self.ids, k=TOP, **options), Attribution
-        )
-        return found
-
-    @property
-    def _columns(self) -> list[int]:
-        """Columns of the timesteps asked for; else the few that a race begins with."""
-        if self.timesteps is not None:
-            return self.answers.columns(self.timesteps)
-        return sorted(by_spread(self.answers.index.base_loss)[:FLIP_TIMESTEPS])
-
-
-def _query(case: Case, part: str) -> Query:
-    regions = () if part == "whole" else (_region(case, PARTS.index(part)),)
-    return Query(case.prompt, case.image, seed=case.seed, regions=regions)
-
-
-def _region(case: Case, which: int) -> Region:
-    """The object's box with a pixel around it, as one would draw it."""
-    x0, y0, x1, y1 = case.boxes[which]
-    width, height = case.image.size
-    return Region(
-        (
-            float(max(x0 - 1, 0)),
-            float(max(y0 - 1, 0)),
-            float(min(x1 + 1, width)),
-            float(min(y1 + 1, height)),
-        )
-    )
 
 
 def _shares(top: Sequence[str], case: Case, shows: dict[str, set[str]]) -> list[float]:

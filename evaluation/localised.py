@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 
 from evaluation.data import HELD_OUT
+from evaluation.pooled import COMPARED_TIMESTEPS
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error
+from evaluation.two_objects import PARTS
 
 TOP = 24
 TARGET = 0.8
 JUDGED = ("abu-ekfac", "abu")
-# What is attributed of each picture, and at how many timesteps the mirrored one is compared.
-PARTS = ("a", "b", "whole")
-FLIP_TIMESTEPS = 3
 HEADS: tuple[str, ...] = (
     *("method", "chosen object", "of the whole picture", "gain", "the other object", "chance"),
-    *("lists in common", "Spearman of the flip", "seconds an answer"),
+    *("drawn alone", "lists in common", "Spearman of the flip", "seconds an answer"),
 )
 
 
@@ -38,7 +37,23 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         figures.append(Figure(name, value, f">= {TARGET}", share >= TARGET))
         common = mean_error([line["common"] for line in lines if line["method"] == best])[0]
         figures.append(Figure("share of A's list that is in B's", f"{common:.2f} ({best})"))
+        figures += _ceiling([unit for unit in units if unit.get("method") == best], best)
     return Summary(tuple(figures), tuple(table) if names else (), (_note(head, units, lines),))
+
+
+def _ceiling(units: Sequence[dict[str, Any]], best: str) -> list[Figure]:
+    """The share where nothing but the object is there to be found; nothing without such lines."""
+    shares = _alone(units)
+    if not shares:
+        return []
+    share, error = mean_error(shares)
+    name = f"share of the top {TOP} where the object is drawn alone: the method's ceiling"
+    return [Figure(name, f"{share:.2f} ± {error:.2f} ({best}, {len(shares)} pictures)")]
+
+
+def _alone(units: Sequence[dict[str, Any]]) -> list[float]:
+    """Shares of the objects drawn alone."""
+    return [share for unit in units for share in unit.get("alone", ()) if share is not None]
 
 
 def _means(lines: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
@@ -59,7 +74,8 @@ def _row(name: str, units: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     chance = [np.mean(line["chance"]) for line in lines]
     gain = np.array(chosen) - np.array(whole)
     flips = [unit["spearman"] for unit in units if "spearman" in unit]
-    columns = (chosen, whole, gain, other, chance, [line["common"] for line in lines], flips)
+    columns = (chosen, whole, gain, other, chance, _alone(units))
+    columns += ([line["common"] for line in lines], flips)
     seconds = np.mean([line["seconds"] / len(PARTS) for line in lines])
     return (name, *(_cell(values) for values in columns), f"{seconds:.1f}")
 
@@ -94,9 +110,14 @@ def _note(
             f"The classifier knows {', '.join(named['categories'])}, and names {named['right']} of "
             f"{named['total']} held-out drawings and parts of held-out collages right."
         )
+    if any("alone" in unit for unit in units):
+        words.append(
+            "Drawn alone: the share for a picture of the same drawing's own caption, asked about "
+            "as a whole, where the classifier names it."
+        )
     words.append(
         "Lists in common: the share of region A's top list that is in region B's. Flip: the "
         "mirrored picture with the mirrored region, against the picture, over the pool"
-        + ("." if settings["timesteps"] else f", at {FLIP_TIMESTEPS} timesteps.")
+        + ("." if settings["timesteps"] else f", at {COMPARED_TIMESTEPS} timesteps.")
     )
     return " ".join(words)

@@ -9,7 +9,7 @@ collages, and then the halves of generated pictures, all cut out and laid on whi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,8 +20,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from attribution.integrity import canonical_hash
-from attribution.types import UserError
+from attribution.types import Query, Region, UserError
 from evaluation import generated, recogniser
+from evaluation.cutting import Box, content, cut_out, halves, ink
 from evaluation.data import HELD_OUT, Records, data_hash, records_files
 from evaluation.generated import Sampling, seed_of
 from evaluation.recogniser import Recogniser, Training
@@ -33,17 +34,15 @@ PER_PAIR = 4
 SEEDS = 4
 SEED = 41
 WEIGHTS = "two-objects.safetensors"
-# Of 255: what differs from the ground by more is drawn; less of a half than this share is nothing;
-# where more of the line between the halves is drawn on, they are no two objects.
-INK, LEAST_INK, MOST_SEAM = 40, 0.03, 0.15
-
-Box = tuple[int, int, int, int]
+# What is asked about each picture.
+PARTS = ("a", "b", "whole")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture with both objects. boxes: (x0, y0, x1, y1) in pixels, of `categories` in turn.
-    seed: None for a picture that was not generated.
+    """A picture with both objects. boxes: (x0, y0, x1, y1) in pixels, of `categories` in turn, as
+    are `parts`, the ids of the drawings that the prompt names. seed: None for a picture that was
+    not generated.
     """
 
     prompt: str
@@ -51,19 +50,33 @@ class Case:
     image: Image.Image
     categories: tuple[str, str]
     boxes: tuple[Box, Box]
+    parts: tuple[str, str]
 
     @property
     def key(self) -> str:
         """A name for lines, the same in every run."""
         return f"{seed_of(self.prompt):08x}-{self.seed or 0:08x}"
 
+    def query(self, part: str) -> Query:
+        """One of PARTS asked about: the first object's region, the second's, the whole picture."""
+        regions = () if part == "whole" else (self._region(PARTS.index(part)),)
+        return Query(self.prompt, self.image, seed=self.seed, regions=regions)
+
+    def _region(self, which: int) -> Region:
+        """The object's box with a pixel around it, as one would draw it."""
+        x0, y0, x1, y1 = self.boxes[which]
+        width, height = self.image.size
+        corners = max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 1, width), min(y1 + 1, height)
+        return Region(tuple(map(float, corners)))
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """A prompt of two objects, a collage's caption, and the categories of its parts."""
+    """A prompt of two objects, a collage's caption, and the categories and ids of its parts."""
 
     prompt: str
     categories: tuple[str, str]
+    parts: tuple[str, str]
 
 
 def categories(records: Records, least: int = LEAST_MEMBERS) -> tuple[str, ...]:
@@ -102,65 +115,9 @@ def prompts(records: Records, among: Sequence[str]) -> list[Wanted]:
         names = tuple(of.get(part, "") for part in records.parts[row])
         if len(names) == 2 and names[0] != names[1] and set(names) <= set(among):
             prompt = records.captions[row]
-            found.setdefault(prompt, Wanted(prompt, (names[0], names[1])))
+            first, second = records.parts[row]
+            found.setdefault(prompt, Wanted(prompt, (names[0], names[1]), (first, second)))
     return list(found.values())
-
-
-# ------------------------------------------------------------------------------ cutting objects out
-
-
-def ink(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the ground's colour uint8 [3], what is drawn on it bool [H, W]) of an image [H, W, 3]."""
-    frame = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    ground = np.median(frame, axis=0).astype(np.uint8)
-    return ground, np.abs(image.astype(np.int16) - ground).max(axis=2) > INK
-
-
-def content(drawn: np.ndarray, within: Box) -> Box | None:
-    """The box of what is drawn inside `within`, single stray pixels left out; None for too little.
-
-    drawn: bool [H, W].
-    """
-    x0, y0, x1, y1 = within
-    part = drawn[y0:y1, x0:x1]
-    columns, rows = np.flatnonzero(part.sum(0) > 1), np.flatnonzero(part.sum(1) > 1)
-    if part.mean() < LEAST_INK or not len(columns) or not len(rows):
-        return None
-    return (
-        x0 + int(columns[0]),
-        y0 + int(rows[0]),
-        x0 + int(columns[-1]) + 1,
-        y0 + int(rows[-1]) + 1,
-    )
-
-
-def cut_out(image: np.ndarray, box: Box, ground: np.ndarray) -> np.ndarray:
-    """The box on white, square and as large as the image, uint8 [H, W, 3]."""
-    x0, y0, x1, y1 = box
-    lift = 255 - ground.astype(np.int16)
-    part = Image.fromarray((image[y0:y1, x0:x1] + lift).clip(0, 255).astype(np.uint8))
-    side = max(part.size)
-    square = Image.new("RGB", (side, side), "white")
-    square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
-    return np.asarray(square.resize(image.shape[1::-1], Image.Resampling.BICUBIC))
-
-
-def halves(image: np.ndarray) -> Iterator[tuple[Box, Box]]:
-    """The two boxes of what is drawn, left and right, and above and below: where both are there and
-    the line between them is nearly free, the freer line first.
-
-    image: uint8 [H, W, 3].
-    """
-    (height, width), (_, drawn) = image.shape[:2], ink(image)
-    x, y = width // 2, height // 2
-    splits = [
-        (drawn[:, x - 1 : x + 1].mean(), (0, 0, x, height), (x, 0, width, height)),
-        (drawn[y - 1 : y + 1].mean(), (0, 0, width, y), (0, y, width, height)),
-    ]
-    for seam, first, second in sorted(splits, key=lambda split: split[0]):
-        found = content(drawn, first), content(drawn, second)
-        if seam <= MOST_SEAM and found[0] is not None and found[1] is not None:
-            yield found[0], found[1]
 
 
 # ----------------------------------------------------------------------------------- the classifier
@@ -248,8 +205,8 @@ def collage_cases(world: World, among: Sequence[str], count: int) -> list[Case]:
         names = tuple(of.get(name, "") for name, _ in pair)
         if len(pair) == 2 and names[0] != names[1] and set(names) <= set(among):
             (picture,) = records.pictures([row])
-            boxes = pair[0][1], pair[1][1]
-            found.append(Case(records.captions[row], None, picture, (names[0], names[1]), boxes))
+            ids, boxes = zip(*pair, strict=True)
+            found.append(Case(records.captions[row], None, picture, names, boxes, ids))
     return found[:count]
 
 
@@ -283,5 +240,5 @@ def generated_cases(
             if boxes is not None and len(found) < count and pairs[pair] < PER_PAIR:
                 pairs[pair] += 1
                 shown = Image.fromarray(image)
-                found[prompt] = Case(prompt, seed, shown, wanted.categories, boxes)
+                found[prompt] = Case(prompt, seed, shown, wanted.categories, boxes, wanted.parts)
     return list(found.values())

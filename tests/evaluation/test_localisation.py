@@ -12,11 +12,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from attribution import defaults
-from evaluation import localisation, two_objects
+from evaluation import cutting, generated, localisation, own_parts, two_objects
+from evaluation.alone import alone, named
 from evaluation.answers import Answers
 from evaluation.data import load_records
+from evaluation.generated import Sampling, seed_of
+from evaluation.pooled import Ranker
 from evaluation.recogniser import Training, predict
-from evaluation.results import Results, read_lines
+from evaluation.results import read_lines
 from evaluation.world import World
 from tests.evaluation.tiny_world import evaluate
 from tests.precompute.worlds import make_index, png, tiny_clip
@@ -49,8 +52,9 @@ def _paint(draw: ImageDraw.ImageDraw, category: str, box, shade: int) -> None:
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), fill=(shade, shade, 60))
 
 
-def rows() -> list[dict]:
-    """Six drawings of each category, then four training and two held-out collages."""
+def made() -> list[tuple]:
+    """(id, picture, caption, category, parts) of six drawings of each category, then of four
+    training and two held-out collages."""
     made = []
     for i in range(12):
         category = (FRUIT, MAMMAL)[i % 2]
@@ -61,6 +65,11 @@ def rows() -> list[dict]:
         boxes = [list(map(float, box)) for box in (LEFT, RIGHT)]
         cut = [{"id": p, "box": b} for p, b in zip(parts, boxes, strict=True)]
         made.append((f"c{i}", collage(*names, 9 * i), f"a{i} and b", "collage", cut))
+    return made
+
+
+def rows() -> list[dict]:
+    """The records' table."""
     return [
         {
             **{"id": name, "image": png(image), "display": png(image), "width": PX, "height": PX},
@@ -68,7 +77,7 @@ def rows() -> list[dict]:
             **{"category": category, "split": "held-out" if name in ("c4", "c5") else "train"},
             **{"parts": parts, "source": "", "licence": "Public Domain"},
         }
-        for name, image, caption, category, parts in made
+        for name, image, caption, category, parts in made()
     ]
 
 
@@ -102,14 +111,14 @@ def test_what_a_record_shows(world):
 def test_halves_find_the_objects_whatever_the_ground():
     for ground in ("white", "#c0e0ff"):
         image = np.asarray(collage(FRUIT, MAMMAL, 0, ground))
-        assert next(two_objects.halves(image)) == (LEFT, RIGHT)
+        assert next(cutting.halves(image)) == (LEFT, RIGHT)
         turned = np.asarray(collage(FRUIT, MAMMAL, 0, ground).transpose(Image.Transpose.TRANSPOSE))
         above = tuple((y0, x0, y1, x1) for x0, y0, x1, y1 in (LEFT, RIGHT))
-        assert next(two_objects.halves(turned)) == above
-        cut = two_objects.cut_out(image, RIGHT, two_objects.ink(image)[0])
+        assert next(cutting.halves(turned)) == above
+        cut = cutting.cut_out(image, RIGHT, cutting.ink(image)[0])
         assert cut.shape == image.shape and (cut[:, 0] == 255).all()
-    assert list(two_objects.halves(np.asarray(drawing(MAMMAL, 0)))) == []
-    assert list(two_objects.halves(np.full((PX, PX, 3), 200, np.uint8))) == []
+    assert list(cutting.halves(np.asarray(drawing(MAMMAL, 0)))) == []
+    assert list(cutting.halves(np.full((PX, PX, 3), 200, np.uint8))) == []
 
 
 def test_the_classifier_names_parts_of_collages_and_is_kept(world, tmp_path):
@@ -151,8 +160,6 @@ def test_held_out_collages_answer_resume_and_report(world, tmp_path, capsys):
 
 def test_generated_pictures_are_judged_and_kept(world, tmp_path, capsys):
     """The cache holds collages in the place of drawn pictures: a tiny model draws noise."""
-    from evaluation import generated
-
     opened = World(world, "cpu")
     sampling = generated.Sampling(2, 1.0, 16)
     asked = two_objects.prompts(opened.records, (FRUIT, MAMMAL))
@@ -164,11 +171,54 @@ def test_generated_pictures_are_judged_and_kept(world, tmp_path, capsys):
             shown = (*wanted.categories,) if i % 2 else (FRUIT, FRUIT)
             key = generated._key(wanted.prompt, seed)
             collage(*shown, 10 * i).save(places / f"{key}.png")
+    for _, _, caption, category, parts in made():
+        for attempt in range(0 if parts else two_objects.SEEDS):
+            seed = generated.seed_of(f"alone|{attempt}|{caption}")
+            # of the mammals, only the second picture is one
+            shown = FRUIT if category == FRUIT or attempt != 1 else MAMMAL
+            drawing(shown, 5).save(places / f"{generated._key(caption, seed)}.png")
     more = ("--methods", "pixel", "--flips", "0", "--steps", str(sampling.steps), "--guidance", "1")
     assert evaluate("localisation", world, tmp_path, *SMALL, *more) == 0
     out = capsys.readouterr().out
     assert "3 prompts of two objects whose generated picture shows both" in out
     assert "held-out drawings and parts of held-out collages right" in out
+    lines = read_lines(tmp_path / "results" / "localisation.jsonl")
+    singly = [line for line in lines if line.get("unit", "").startswith("alone/pixel/")]
+    assert len(singly) == 3
+    # a list of all twelve is the pool itself, of which half or more show each category
+    records = load_records(world)
+    pool = localisation.pool_of(Answers(opened), 12)
+    for line in singly:
+        kinds = [two_objects.category_of(records)[part] for part in line["parts"]]
+        chance = [two_objects.contains(records, kind)[pool].mean() for kind in kinds]
+        assert line["alone"] == pytest.approx(chance)
+    assert "drawn alone" in out and "Drawn alone: the share" in out
+
+
+def test_an_object_alone_is_the_first_picture_that_the_classifier_names(world, tmp_path):
+    opened, among = World(world, "cpu"), (FRUIT, MAMMAL)
+    model = two_objects.classifier(opened, among, Training(steps=60, batch_size=16), tmp_path)
+    for kind in among:
+        assert named(model, among, np.asarray(drawing(kind, 20))) == kind
+    assert named(model, among, np.full((PX, PX, 3), 255, np.uint8)) is None
+    (case, *_) = two_objects.collage_cases(opened, among, 1)
+    sampling = Sampling(2, 1.0)
+    places = tmp_path / "images" / f"{opened.pipeline_hash[:16]}-2-1"
+    places.mkdir(parents=True)
+    captions = dict(zip(opened.records.ids, opened.records.captions, strict=True))
+    seeds = {}
+    for i, part in enumerate(case.parts):
+        for attempt in range(two_objects.SEEDS):
+            seed = seed_of(f"alone|{attempt}|{captions[part]}")
+            # the first object at the third attempt, the second never
+            shown = case.categories[i] if i == 0 and attempt == 2 else case.categories[1 - i]
+            drawing(shown, 10).save(places / f"{generated._key(captions[part], seed)}.png")
+            seeds[i, attempt] = seed
+    found = alone(opened, model, among, [case], sampling, tmp_path)
+    assert list(found) == [(case.key, 0)]
+    query = found[case.key, 0]
+    assert (query.prompt, query.seed) == (captions[case.parts[0]], seeds[0, 2])
+    assert query.regions == ()
 
 
 def test_the_costly_methods_come_first_and_the_ablations_not_at_all(world):
@@ -180,21 +230,17 @@ def test_the_costly_methods_come_first_and_the_ablations_not_at_all(world):
     assert localisation._methods(" clip,abu,clip", answers) == ["clip", "abu"]
 
 
-def test_the_pool_is_raced_unless_all_scores_are_compared(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(localisation, "TOP", 2)
+def test_the_pool_is_raced_unless_all_scores_are_compared(world, monkeypatch):
     monkeypatch.setattr(defaults, "RACING", ((1, 4),))
     answers = Answers(World(world, "cpu"))
     (case, *_) = two_objects.collage_cases(answers.world, (FRUIT, MAMMAL), 1)
-    pool = localisation._pool(answers, 12)
-    results = Results.open(tmp_path, "localisation", "x", {})
-    job = localisation.Job(answers, results, pool, None)
-    raced = job._ranked("abu", localisation._query(case, "a"))
+    ids = answers.index.ids(localisation.pool_of(answers, 12))
+    ranker = Ranker(answers)
+    raced = ranker.ranked("abu", case.query("a"), ids, 2)
     assert raced.params["racing"]["finalists"] == 4 and len(raced.ids) == 12
-    whole = job._ranked("abu", localisation._query(case, "a"), whole=True)
+    whole = ranker.ranked("abu", case.query("a"), ids, 2, compared=True)
     assert whole.params["racing"] is None and len(whole.params["columns"]) == 3
-    every = localisation.Job(answers, results, pool, [375])._ranked(
-        "abu", localisation._query(case, "b")
-    )
+    every = Ranker(answers, [375]).ranked("abu", case.query("b"), ids, 2)
     assert every.params["racing"] is None and every.params["columns"] == [1]
 
 
@@ -216,3 +262,31 @@ def test_a_method_that_cannot_run_here_is_refused(world, tmp_path, capsys):
     for name in ("nope", "dinov2"):
         assert evaluate("localisation", world, tmp_path, *SMALL, "--methods", name) == 2
         assert name in capsys.readouterr().err
+
+
+def test_own_parts_ranks_the_drawing_of_the_region(world, tmp_path, capsys):
+    """A pixel's cut-out is nearest to the part it was pasted from; ranks are places of a list."""
+    more = ("--cases", "4", "--pool", "12", "--timesteps", "375", "--methods", "pixel,abu")
+    assert evaluate("own-parts", world, tmp_path, *more) == 0
+    out = capsys.readouterr().out
+    path = tmp_path / "results" / "own-parts.jsonl"
+    lines = [line for line in read_lines(path) if "ranks" in line]
+    assert len(lines) == 8 and "own drawing before the other's" in out
+    opened = World(world, "cpu")
+    cases = dict(own_parts.collages(opened.records, world, 4))
+    pool = Answers(opened).index.ids(localisation.pool_of(Answers(opened), 12))
+    every = set(pool) | {part for case in cases.values() for part in case.parts}
+    for line in lines:
+        record = line["unit"].split("/")[1]
+        case = cases[record]
+        assert line["parts"] == list(case.parts) and record not in case.parts
+        assert line["among"] == len(every - {record})
+        places = [rank for pair in line["ranks"].values() for rank in pair]
+        assert all(1 <= place <= line["among"] for place in places)
+        assert all(first != second for first, second in line["ranks"].values())
+    # the fruit and the mammal look nothing alike, so a region's own drawing is before the other
+    for line in (line for line in lines if line["method"] == "pixel"):
+        for i, part in enumerate(("a", "b")):
+            assert line["ranks"][part][i] < line["ranks"][part][1 - i]
+    assert evaluate("own-parts", world, tmp_path, *more) == 0
+    assert [line for line in read_lines(path) if "ranks" in line] == lines
