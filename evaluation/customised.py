@@ -11,7 +11,7 @@ pictures with V*; each method then ranks these exemplars among 1,000 training re
 kin of theirs. Losses are those of the customised model, before and after unlearning; the curvature
 is the base model's. Scores are means over three timesteps: everyone at the first, the best 200 at
 the other two (`--timesteps`, `--survivors`). A line for each picture and configuration (see
-evaluation/customised_methods.py): methods first, then gradient rows of the customised models,
+evaluation/customisation/methods.py): methods first, then gradient rows of the customised models,
 variants on one picture of each model, and the step of the product's default. Customised models are
 kept in the cache.
 """
@@ -28,14 +28,11 @@ from tqdm import tqdm
 
 from attribution.types import UserError
 from attribution.validate import whole_numbers
-from evaluation import customised_costs as costs
-from evaluation import customised_methods as methods
-from evaluation import customised_plan as plan
-from evaluation import customised_tables as tables
 from evaluation import generated
-from evaluation.customised_bench import Bench, Settings
-from evaluation.customised_methods import Configuration, Stage
-from evaluation.customised_sitting import Sitting
+from evaluation.customisation import costs, methods, plan, tables
+from evaluation.customisation.bench import Bench, Settings
+from evaluation.customisation.methods import Configuration, Stage
+from evaluation.customisation.sitting import Sitting
 from evaluation.results import Results, Summary
 from evaluation.world import world_of
 from precompute.recipes.abc.plan import Model

@@ -34,16 +34,17 @@ from attribution.methods.registry import METHODS, why_not
 from attribution.regions import mirrored
 from attribution.types import Query, UserError
 from attribution.validate import whole_numbers
-from evaluation import generated, two_objects
-from evaluation.alone import alone
+from evaluation import generated
 from evaluation.answers import Answers
 from evaluation.data import HELD_OUT
-from evaluation.localised import JUDGED, TOP, summarise
-from evaluation.pooled import UNLEARNING, Ranker, named
+from evaluation.objects import two_objects
+from evaluation.objects.alone import alone
+from evaluation.objects.pooled import UNLEARNING, Ranker, named
+from evaluation.objects.tables import JUDGED, TOP, summarise
+from evaluation.objects.two_objects import PARTS, Case
 from evaluation.recogniser import Training
 from evaluation.results import Results
 from evaluation.statistics import spearman
-from evaluation.two_objects import PARTS, Case
 from evaluation.world import world_of
 
 __all__ = ["add_arguments", "run", "summarise"]

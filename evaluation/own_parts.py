@@ -23,14 +23,14 @@ from tqdm import tqdm
 from attribution import defaults
 from attribution.types import UserError
 from attribution.validate import whole_numbers
-from evaluation import two_objects
 from evaluation.answers import Answers
 from evaluation.data import Records
 from evaluation.localisation import POOL, pool_of
-from evaluation.localised import TOP
-from evaluation.own_part_tables import METHODS, summarise
-from evaluation.pooled import Ranker, named
-from evaluation.two_objects import PARTS, Case
+from evaluation.objects import two_objects
+from evaluation.objects.own_tables import METHODS, summarise
+from evaluation.objects.pooled import Ranker, named
+from evaluation.objects.tables import TOP
+from evaluation.objects.two_objects import PARTS, Case
 from evaluation.world import world_of
 
 __all__ = ["add_arguments", "run", "summarise"]

@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from evaluation.data import Records
-from evaluation.two_objects import category_of, contains
+from evaluation.objects.two_objects import category_of, contains
 
 LABELS = ("category", "artist")
 _BY, _AND = ", by ", " and "

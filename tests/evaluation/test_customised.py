@@ -19,11 +19,12 @@ from attribution.noise import keyed_noise, mirrored
 from attribution.projection import BlockProjection
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig, Unlearned, applied, unlearn
-from evaluation import customised, customised_plan, customised_tables
+from evaluation import customised
 from evaluation.answers import last
-from evaluation.customised_bench import TUNING, Bench, Made, Settings
-from evaluation.customised_methods import Configuration, able, stages
-from evaluation.customised_sitting import Sitting
+from evaluation.customisation import plan, tables
+from evaluation.customisation.bench import TUNING, Bench, Made, Settings
+from evaluation.customisation.methods import Configuration, able, stages
+from evaluation.customisation.sitting import Sitting
 from evaluation.data import load_records
 from evaluation.results import read_lines
 from evaluation.world import World
@@ -79,7 +80,7 @@ def model_of(bench: Bench, kind: str) -> Model:
 
 
 def sitting(bench: Bench, model: Model) -> tuple[Made, np.ndarray]:
-    pools = customised_plan.distractors(bench.index, bench.world.records, [model], 8)
+    pools = plan.distractors(bench.index, bench.world.records, [model], 8)
     return bench.make(model), pools[model.name]
 
 
@@ -96,8 +97,8 @@ def ask(bench: Bench, model: Model, text: str, number: int = 0) -> tuple[Sitting
 
 def test_exemplars_are_of_artists_that_trained_no_head(bench):
     index = bench.index
-    taught = customised_plan.head_artists(index, bench.knows)
-    models = customised_plan.customisations(index, bench.knows, 2, 2)
+    taught = plan.head_artists(index, bench.knows)
+    models = plan.customisations(index, bench.knows, 2, 2)
     assert taught and len(models) > TUNING
     assert [model.kind for model in models[:4]] == [OBJECT, STYLE, OBJECT, STYLE]
     words = [model.word for model in models if model.kind == OBJECT]
@@ -114,15 +115,15 @@ def test_exemplars_are_of_artists_that_trained_no_head(bench):
 
 def test_distractors_are_no_kin_of_the_exemplars(bench, world):
     index, records = bench.index, load_records(world)
-    models = customised_plan.customisations(index, bench.knows, 2, 2)
-    pools = customised_plan.distractors(index, records, models, 1000)
+    models = plan.customisations(index, bench.knows, 2, 2)
+    pools = plan.distractors(index, records, models, 1000)
     for model in models:
         ids = set(index.ids(pools[model.name]))
         assert not ids & set(model.ids)
         if model.kind == STYLE:
             artists = index.records.select(["id", "artists"]).to_pylist()
             assert not {r["id"] for r in artists if model.artist in r["artists"]} & ids
-    small = customised_plan.distractors(index, records, models, 8)
+    small = plan.distractors(index, records, models, 8)
     assert all(set(small[name]) <= set(pools[name]) for name in small)
     assert {len(rows) for rows in small.values()} == {8}
 
@@ -130,11 +131,11 @@ def test_distractors_are_no_kin_of_the_exemplars(bench, world):
 def test_a_near_copy_is_kin(bench, world):
     records = load_records(world)
     first, last_one = records.ids[0], records.ids[-1]
-    copies = customised_plan.near_copies(bench.index, records, [first, records.ids[1]])
+    copies = plan.near_copies(bench.index, records, [first, records.ids[1]])
     assert copies[first] == {first, last_one} and copies[records.ids[1]] == {records.ids[1]}
     prompts = (("plain", "<v1> a"),)
     model = Model("000-object", OBJECT, "", "m", (first,), "a", ("<v1> a",), prompts)
-    (rows,) = customised_plan.distractors(bench.index, records, [model], 99).values()
+    (rows,) = plan.distractors(bench.index, records, [model], 99).values()
     assert not {first, last_one} & set(bench.index.ids(rows))
 
 
@@ -148,7 +149,7 @@ def test_a_near_copy_is_kin(bench, world):
     ],
 )
 def test_prompts_without_the_word(text, bare):
-    assert customised_plan.without_word(text) == bare
+    assert plan.without_word(text) == bare
 
 
 # ---------------------------------------------------------------------- customised models
@@ -206,7 +207,7 @@ def test_base_losses_are_the_customised_models(bench, text, word):
     base, index = view.base_loss, bench.index
     exemplar, other = sorted(one.exemplars)[0], int(one.distractors[0])
     called = one.exemplars[exemplar]
-    called = called if word else customised_plan.without_word(called)
+    called = called if word else plan.without_word(called)
     with bench.wearing(one.made):
         for row, caption in ((exemplar, called), (other, index.all_captions[other][0])):
             assert view.all_captions[row] == [caption]
@@ -411,20 +412,20 @@ def answer(model: str, kind: str, query: int, text: str, *ranks: int) -> dict:
 
 
 def test_metrics_by_hand():
-    recalled, precision = customised_tables.metrics(answer("a", STYLE, 0, "abu", 2, 5, 11, 40))
+    recalled, precision = tables.metrics(answer("a", STYLE, 0, "abu", 2, 5, 11, 40))
     assert recalled == pytest.approx(2 / 4)
     assert precision == pytest.approx((1 / 2 + 2 / 5 + 3 / 11 + 4 / 40) / 4)
-    assert customised_tables.metrics(answer("a", OBJECT, 0, "abu", 4)) == (1.0, 0.25)
+    assert tables.metrics(answer("a", OBJECT, 0, "abu", 4)) == (1.0, 0.25)
 
 
 def test_tables_by_hand():
-    ours = customised_tables.REFERENCE
+    ours = tables.REFERENCE
     units = [
         answer("a", OBJECT, 0, ours, 1), answer("a", OBJECT, 1, ours, 2),
         answer("b", OBJECT, 0, ours, 4), answer("a", OBJECT, 1, "clip", 1),
         answer("b", OBJECT, 0, "clip", 20), answer("b", OBJECT, 1, "clip", 1),
     ]  # fmt: skip
-    found = customised_tables.Answers(units)
+    found = tables.Answers(units)
     assert found.values(OBJECT, ours)[:, 1].tolist() == [0.75, 0.25]
     # on the pictures that both have: a/1 and b/0
     assert np.allclose(found.differences(OBJECT, "clip", ours), [[0.0, 0.5], [-1.0, -0.2]])

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from attribution import defaults
-from evaluation import cutting, generated, localisation, own_parts, two_objects
-from evaluation.alone import alone, named
+from evaluation import generated, localisation, own_parts
 from evaluation.answers import Answers
 from evaluation.data import load_records
 from evaluation.generated import Sampling, seed_of
-from evaluation.pooled import Ranker
+from evaluation.objects import cutting, two_objects
+from evaluation.objects.alone import alone, named
+from evaluation.objects.pooled import Ranker
 from evaluation.recogniser import Training, predict
 from evaluation.results import read_lines
 from evaluation.world import World

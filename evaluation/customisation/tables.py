@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.customised_methods import MAIN
+from evaluation.customisation.methods import MAIN
 from evaluation.results import Figure, Summary
 from evaluation.statistics import bootstrap, mean_error
 from precompute.recipes.abc.plan import KINDS

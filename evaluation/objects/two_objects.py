@@ -22,9 +22,9 @@ from tqdm import tqdm
 from attribution.integrity import canonical_hash
 from attribution.types import Query, Region, UserError
 from evaluation import generated, recogniser
-from evaluation.cutting import Box, content, cut_out, halves, ink
 from evaluation.data import HELD_OUT, Records, data_hash, records_files
 from evaluation.generated import Sampling, seed_of
+from evaluation.objects.cutting import Box, content, cut_out, halves, ink
 from evaluation.recogniser import Recogniser, Training
 from evaluation.world import World
 

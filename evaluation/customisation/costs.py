@@ -13,10 +13,10 @@ from attribution.cells import batch_size_for
 from attribution.denoiser import Denoiser
 from attribution.methods.projected import DRAWS
 from attribution.unlearning import EXPECTED_EVALUATIONS, GRADIENT_COST, UnlearnConfig
-from evaluation import customised_methods as methods
 from evaluation.counterfactual import arms
-from evaluation.customised_bench import Bench
-from evaluation.customised_methods import Configuration
+from evaluation.customisation import methods
+from evaluation.customisation.bench import Bench
+from evaluation.customisation.methods import Configuration
 
 if TYPE_CHECKING:
     from evaluation.customised import Work

@@ -12,10 +12,10 @@ from PIL import Image
 
 from attribution.types import Query
 from evaluation import generated, recogniser
-from evaluation.cutting import content, cut_out, ink
 from evaluation.generated import Sampling, seed_of
+from evaluation.objects.cutting import content, cut_out, ink
+from evaluation.objects.two_objects import SEEDS, Case
 from evaluation.recogniser import Recogniser
-from evaluation.two_objects import SEEDS, Case
 from evaluation.world import World
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from evaluation.data import HELD_OUT
-from evaluation.pooled import COMPARED_TIMESTEPS
+from evaluation.objects.pooled import COMPARED_TIMESTEPS
+from evaluation.objects.two_objects import PARTS
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error
-from evaluation.two_objects import PARTS
 
 TOP = 24
 TARGET = 0.8

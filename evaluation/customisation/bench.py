@@ -27,7 +27,7 @@ from attribution.integrity import canonical_hash, damage, entry_of, read_json
 from attribution.methods.context import Context
 from attribution.types import Query, UserError
 from attribution.weights import parameter_names
-from evaluation import customised_plan as plan
+from evaluation.customisation import plan
 from evaluation.generated import seed_of
 from evaluation.world import World
 from precompute.recipes.abc.config import QUICK, TOKEN

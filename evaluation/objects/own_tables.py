@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.localised import TOP
+from evaluation.objects.tables import TOP
+from evaluation.objects.two_objects import PARTS
 from evaluation.results import Figure, Summary
 from evaluation.statistics import wilson
-from evaluation.two_objects import PARTS
 
 METHODS = ("abu-ekfac", "clip", "dino", "dtrak", "trak")
 HEADS = (

@@ -19,12 +19,11 @@ from attribution.integrity import canonical_hash
 from attribution.methods.context import Context
 from attribution.methods.registry import METHODS
 from attribution.types import Attribution
-from evaluation import customised_methods as methods
-from evaluation import customised_plan as plan
 from evaluation.answers import last
-from evaluation.customised_bench import Bench, Made
-from evaluation.customised_methods import Configuration
-from evaluation.customised_view import CustomisedIndex, gradient_rows, losses
+from evaluation.customisation import methods, plan
+from evaluation.customisation.bench import Bench, Made
+from evaluation.customisation.methods import Configuration
+from evaluation.customisation.view import CustomisedIndex, gradient_rows, losses
 from precompute.recipes.abc.retrieval import ranks_among
 from precompute.shards import write_npy
 
