@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,19 @@ from app.model_thread import steps
 from attribution import layout
 from attribution.engine import Engine
 from attribution.index import Index
-from attribution.proofs import Proof, list_proofs, load_control, load_proof, read_retraining
+from attribution.proofs import (
+    UNET,
+    Control,
+    Proof,
+    list_proofs,
+    load_control,
+    load_proof,
+    read_retraining,
+)
 from attribution.types import Attribution, Progress, Query, UserError
 
 ROOT = Path(__file__).parent.parent
-STAGE = "train without them"
+OPENING, STAGE = "read the training drawings", "train without them"
 TICK = 0.3  # seconds between looks at whether to stop
 RECORD = "training/unet_training.json"
 
@@ -52,7 +60,7 @@ class Proving:
         self.path = path
         self._lock = threading.Lock()
         self._engine: Engine | None = None
-        self._kept: dict[tuple[str, ...], Path] = {}
+        self._kept: dict[tuple[str, ...], Control] = {}
         self._folder: Any = None
 
     @property
@@ -111,17 +119,24 @@ class Proving:
         sides = {"found": answer.ids[:k], "control": engine.control_ids(k)}
         with tempfile.TemporaryDirectory(prefix="whence-proof-") as place:
             query.image.save(Path(place) / "query.png")
-            yield from self._trained(query, sides, Path(place))
+            kept = self._control(tuple(sides["control"]))
+            yield from self._trained(query, sides, Path(place), kept)
             (found, loss), (random, _) = (read_retraining(Path(place) / side) for side in sides)
+        if kept:  # its own training's curve; it took no time now
+            random = replace(random, curve=kept.curve)
         yield Proof(query, method, loss, found, random)
 
     # ------------------------------------------------------------------ trainings
 
     def _trained(
-        self, query: Query, sides: Mapping[str, Sequence[str]], place: Path
+        self,
+        query: Query,
+        sides: Mapping[str, Sequence[str]],
+        place: Path,
+        kept: Control | None,
     ) -> Iterator[Progress | Curves]:
-        """Both trainings to their end; the results lie in `place`, a folder each."""
-        kept = self._control(tuple(sides["control"]))
+        """Both trainings to their end, the control's only where it is not kept; the results lie in
+        `place`, a folder each."""
         cores = os.cpu_count() or 1
         # one core is left to whoever looks on: a thread that waits for its own holds up all
         threads = max(1, cores - 1 if kept else cores // 2)
@@ -132,21 +147,18 @@ class Proving:
                 file.write_text(json.dumps(ids), encoding="utf-8")
                 more = ["--keep"] if side == "control" else []
                 if side == "control" and kept:
-                    more = ["--weights", str(kept)]
+                    more = ["--weights", str(kept.unet)]
                 runs.append(_Run(side, self._command(query, file, place / side, threads, more)))
-            yield from _followed(runs)
+            yield from _followed(runs, Curves(control=kept.curve) if kept else Curves())
         finally:
             for run in runs:
                 run.end()
         if not kept:
-            self._keep(tuple(sides["control"]), place / "control" / "unet")
+            self._keep(tuple(sides["control"]), place / "control")
 
-    def _control(self, ids: tuple[str, ...]) -> Path | None:
-        """The UNet trained without these random records: of an earlier proof, or the index's."""
-        if ids in self._kept:
-            return self._kept[ids]
-        stored = load_control(self.path, ids, self.index.index_hash)
-        return None if stored is None else stored.unet
+    def _control(self, ids: tuple[str, ...]) -> Control | None:
+        """The model trained without these random records: of an earlier proof, or the index's."""
+        return self._kept.get(ids) or load_control(self.path, ids, self.index.index_hash)
 
     def _command(
         self, query: Query, without: Path, out: Path, threads: int, more: Sequence[str]
@@ -158,13 +170,15 @@ class Proving:
             *("--picture", str(picture), "--out", str(out), "--threads", str(threads), *more),
         ]
 
-    def _keep(self, ids: tuple[str, ...], unet: Path) -> None:
-        """Move a trained UNet to where the next proof finds it, until the page closes."""
+    def _keep(self, ids: tuple[str, ...], folder: Path) -> None:
+        """Move the UNet trained in a folder to where the next proof finds it, until the page
+        closes."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="whence-control-")
         target = Path(self._folder.name) / f"{len(self._kept)}"
-        unet.rename(target)
-        self._kept[ids] = target
+        (folder / UNET).rename(target)
+        made, _ = read_retraining(folder)
+        self._kept[ids] = Control(ids, target, made.curve, made.seconds)
 
 
 @dataclass
@@ -227,19 +241,34 @@ class _Run:
         self.errors.close()
 
 
-def _followed(runs: Sequence[_Run]) -> Iterator[Progress | Curves]:
-    """Progress of all runs together, and their curves, until all have ended."""
+def _followed(runs: Sequence[_Run], known: Curves) -> Iterator[Progress | Curves]:
+    """Progress of all runs together, and their curves beside those `known`, until all have ended.
+
+    The time left is that of the steps since the first ones heard of: a run reads its data first.
+    """
     began = time.perf_counter()
+    first: tuple[int, float] | None = None
     open_runs = list(runs)
-    shown = -1
+    shown = 0
     while open_runs:
         open_runs = [run for run in open_runs if not run.hear()]
         done, total = sum(run.done for run in runs), sum(run.steps for run in runs)
-        seconds = time.perf_counter() - began
-        left = seconds / done * (total - done) if done else None
-        yield Progress(STAGE, done, max(total, 1), seconds, left)
+        now = time.perf_counter()
+        if done and first is None:
+            first = done, now
+        yield _progress(done, total, now - began, first, now)
         if done != shown:
             shown = done
-            curves = {run.side: tuple(run.curve) for run in runs}
-            yield Curves(**curves)
+            yield replace(known, **{run.side: tuple(run.curve) for run in runs if run.curve})
         time.sleep(TICK if open_runs else 0)
+
+
+def _progress(
+    done: int, total: int, seconds: float, first: tuple[int, float] | None, now: float
+) -> Progress:
+    """How far the steps are; `first`: (steps, moment) at which some were first heard of."""
+    if first is None:
+        return Progress(OPENING, 0, 0, seconds)
+    steps, moment = first
+    left = (now - moment) / (done - steps) * (total - done) if done > steps else None
+    return Progress(STAGE, done, total, seconds, left)

@@ -91,11 +91,14 @@ class Results:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"\n", b"")
-        with self.path.open("a", encoding="utf-8") as file:
+        text = json.dumps(line, sort_keys=True) + "\n"
+        # unbuffered, so that a line is one write: several processes may share the file (--part)
+        with self.path.open("ab+", buffering=0) as file:
             # a killed run may have left half a line: it must not swallow this one
-            file.write(("" if whole else "\n") + json.dumps(line, sort_keys=True) + "\n")
-            file.flush()
+            if size := file.seek(0, os.SEEK_END):
+                file.seek(size - 1)
+                text = text if file.read(1) == b"\n" else f"\n{text}"
+            file.write(text.encode())
             os.fsync(file.fileno())
 
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     session.base()
     work = WorkList(session.recipe)
     tasks.seeds(work, args.seeds)
-    session.train(work)
+    session.train(work, again=True)
     results = _results(args, session)
     pictures = _pictures(session, work)
     sheet(pictures, args.results / f"{VERB}.png")

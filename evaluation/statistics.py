@@ -10,7 +10,7 @@ import numpy as np
 from attribution.compare import mean_ranks as ranks
 from attribution.compare import spearman
 
-__all__ = ["bootstrap", "mean_error", "ranks", "sign_test", "spearman", "wilson"]
+__all__ = ["bootstrap", "mean_error", "ranks", "sign_test", "spearman", "t_interval", "wilson"]
 
 
 def wilson(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -29,6 +29,16 @@ def mean_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     if len(array) < 2:
         return float(array.mean()) if len(array) else math.nan, math.nan
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
+
+
+def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Student's 95 % interval of the mean; NaN for fewer than two values. Of a dozen values it is
+    wider, and nearer to 95 %, than the percentile bootstrap's."""
+    from scipy.stats import t as student
+
+    mean, error = mean_error(values)
+    half = float(student.ppf(0.975, len(values) - 1)) * error if len(values) > 1 else math.nan
+    return mean - half, mean + half
 
 
 def sign_test(wins: int, total: int) -> float:

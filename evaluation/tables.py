@@ -29,6 +29,10 @@ SECTIONS = (
     ("Table 5: the loss that is raised", TABLE_5),
     ("Image and flip: the greater, or the mean", FLIPS),
 )
+EACH_ITS_OWN = (
+    "Each with the settings at the end of this page, which differ in more than what the table is "
+    "named after: steps, step size, damping and number of models were chosen method by method."
+)
 COLUMNS = ("query", "method", "settings", "K", *METRICS, "training")
 
 
@@ -64,7 +68,9 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
                 pictures[path.name] = f"{name.rstrip('-') or 'methods'}: {metric}"
     sheet = folder / f"{VERB}-strips.png"
     base = folder / VERB / f"{run_of}-base.png"
-    if base.is_file() and strips.sheet(lines, base, cache / VERB / run_of, sheet):
+    if base.is_file():
+        strips.sheet(lines, base, cache / VERB / run_of, sheet)
+    if sheet.is_file():  # in a clone, whose cache has no pictures, the one that came with it
         pictures[sheet.name] = "drawn again without each method's top K"
     page = folder / f"{VERB}.md"
     page.write_text(markdown(lines, pictures), encoding="utf-8")
@@ -83,12 +89,16 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     for title, labels in SECTIONS:
         if labels is TABLE_1 or tables.compares(lines, labels):
             parts += _section(title, tables.comparison(lines, labels))
+            if labels is not TABLE_1:
+                parts.append(EACH_ITS_OWN)
     if rows := foretold.table(lines):
         parts += [*_section("What the scores foretell", rows), foretold.NOTE]
     for label in ("abu", "abu-ekfac"):
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))
     parts += [f"![{title}]({name})" for name, title in pictures.items()]
+    if said := tables.left_out(lines, TABLE_1):
+        parts.append(said)
     parts.append(tables.note(lines))
     return "\n\n".join(parts) + "\n"
 

@@ -129,7 +129,8 @@ class Prove:
         )
         queued.then(self.prove, asked, outputs, **quiet, **TRAINING)
         self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
-        self.list.select(self._open, outputs=[*asked, self.curve, self.result], **AT_ONCE)
+        opened = self.list.select(self._open, outputs=[*asked, self.curve, self.result], **AT_ONCE)
+        opened.then(None, js="() => window.whence.reveal('proof')", **AT_ONCE)
 
     def prove(
         self, prompt: str, seed: float, method: str, k: float, request: gr.Request
@@ -180,8 +181,13 @@ def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:
 
 
 def done(proof: Proof) -> str:
-    """One line: what was trained, and for how long."""
+    """One line: what was trained, and for how long; a control that was there took no time."""
     seconds = max(proof.found.seconds, proof.control.seconds)
+    if not proof.control.seconds:
+        return (
+            f"Done: trained without {proof.k} in {seconds:.0f} s. The model without {proof.k} at "
+            "random was there already."
+        )
     return f"Done: trained without {proof.k}, and without {proof.k} at random, in {seconds:.0f} s."
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome
 from evaluation.counterfactual.tasks import TUNING
-from evaluation.statistics import bootstrap, mean_error
+from evaluation.statistics import bootstrap, mean_error, t_interval
 
 # What numbers are multiplied by where they are shown.
 SCALE = {"delta_loss": 1e3, "mse": 1e2, "clip": 10.0}
@@ -18,23 +18,32 @@ HEADS = {"delta_loss": "ΔL ×10⁻³ ↑", "mse": "MSE ×10⁻² ↑", "clip": 
 
 @dataclass(frozen=True)
 class Paired:
-    """One method less another, query by query, with a 95 % bootstrap interval of the mean."""
+    """One method less another, query by query, with two 95 % intervals of the mean: the percentile
+    bootstrap's (low, high), and Student's `t`."""
 
     other: str
     mean: float
     low: float
     high: float
+    t: tuple[float, float]
     better: int
     n: int
+
+    @property
+    def above(self) -> bool:
+        """Whether both intervals are above zero."""
+        return self.low > 0 and self.t[0] > 0
 
 
 @dataclass(frozen=True)
 class Block:
-    """values: label → metric → float64 [queries], label by label the same `queries`."""
+    """values: label → metric → float64 [queries], label by label the same `queries`. begun: labels
+    that are left out, with the number of queries they have."""
 
     k: int
     queries: tuple[str, ...]
     values: Mapping[str, Mapping[str, np.ndarray]]
+    begun: Mapping[str, int] = field(default_factory=dict)
 
     def mean(self, label: str, metric: str) -> float:
         """Mean over queries."""
@@ -54,7 +63,8 @@ class Block:
         sign = 1.0 if METRICS[metric] else -1.0
         rows = sign * (self.values[label][metric] - self.values[other][metric])
         low, high = bootstrap(lambda x: float(x.mean()), rows)
-        return Paired(other, float(rows.mean()), low, high, int((rows > 0).sum()), len(rows))
+        better = int((rows > 0).sum())
+        return Paired(other, float(rows.mean()), low, high, t_interval(rows), better, len(rows))
 
     def against_best(self, label: str, metric: str) -> Paired | None:
         """`label` against the best other one."""
@@ -76,7 +86,8 @@ def block(
         own = {o.query: o for o in lines.outcomes(arm) if o.k == k}
         found[label] = {q: o for q, o in own.items() if (q in tuned) == tuning}
     most = max((len(own) for own in found.values()), default=0)
-    found = {label: own for label, own in found.items() if own and 2 * len(own) >= most}
+    begun = {label: len(own) for label, own in found.items() if 0 < 2 * len(own) < most}
+    found = {label: own for label, own in found.items() if own and label not in begun}
     if not found:
         return None
     common = set.intersection(*(set(own) for own in found.values()))
@@ -86,7 +97,7 @@ def block(
     rows = {label: [own[query] for query in queries] for label, own in found.items()}
     if control and (drawn := lines.random_outcomes(k, queries)):
         rows[RANDOM] = drawn
-    return Block(k, queries, {label: _columns(some) for label, some in rows.items()})
+    return Block(k, queries, {label: _columns(some) for label, some in rows.items()}, begun)
 
 
 def _columns(outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
@@ -103,10 +114,12 @@ def cell(found: Block, label: str, metric: str, *, marks: bool = True) -> str:
     return {0: f"**{text}**", 1: f"*{text}*"}.get(place, text)
 
 
-def difference(paired: Paired | None, metric: str = "delta_loss") -> str:
-    """'+0.21 (0.05 to 0.38) against dtrak, 9 of 12'."""
+def difference(paired: Paired | None, metric: str = "delta_loss", *, both: bool = False) -> str:
+    """'+0.21 (0.05 to 0.38) against dtrak, 9 of 12'; both: Student's interval beside it."""
     if paired is None:
         return ""
-    mean, low, high = (SCALE[metric] * x for x in (paired.mean, paired.low, paired.high))
-    interval = f"{mean:+.2f} ({low:.2f} to {high:.2f})"
+    ends = (paired.low, paired.high, *paired.t)
+    mean, low, high, *student = (SCALE[metric] * x for x in (paired.mean, *ends))
+    more = f"; t {student[0]:.2f} to {student[1]:.2f}" if both else ""
+    interval = f"{mean:+.2f} ({low:.2f} to {high:.2f}{more})"
     return f"{interval} against {paired.other}, {paired.better} of {paired.n}"

@@ -6,6 +6,7 @@ cache, one small PNG a training.
 | base | the gallery (id, prompt, seed, category), its losses, each picture's nearest prompts |
 | arms | label → arm as written: with which settings a method was run |
 | digests | arm → the digest of the answers that count |
+| configurations | arm → all its settings, defaults of the day among them, and their digest |
 | random ... | a draw's order of removal |
 | answer ... | query, arm, rows of the index, best first, the first `TOP` |
 | scores ... | query, arm, the score of every row of the index (`packed`) |
@@ -109,6 +110,13 @@ class Ledger:
         if joined != noted:
             self.results.add("digests", arms=joined)
 
+    def note_configurations(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Join the settings of the arms as they are now: a digest alone cannot be read back."""
+        noted = self.results.units.get("configurations", {}).get("arms", {})
+        joined = {**noted, **found}
+        if joined != noted:
+            self.results.add("configurations", arms=joined)
+
     def note_random(self, draw: int, rows: Sequence[int]) -> None:
         """Keep a draw's order of removal."""
         if (key := f"random {draw}") not in self.results.units:
@@ -138,10 +146,12 @@ class Ledger:
         os.replace(part, path)
         return path
 
-    def missing(self, work: WorkList) -> list[Job]:
-        """What is left, in order; a seed's training whose model or pictures are gone runs again."""
+    def missing(self, work: WorkList, again: bool = False) -> list[Job]:
+        """What is left, in order; again: also where a seed's model or pictures, which are not in
+        git, are gone."""
         done = self.trainings
-        return [job for key, job in work.jobs.items() if key not in done or self._lost(job)]
+        jobs = work.jobs.items()
+        return [job for key, job in jobs if key not in done or (again and self._lost(job))]
 
     def _lost(self, job: Job) -> bool:
         task = job.task

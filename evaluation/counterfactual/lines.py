@@ -96,6 +96,17 @@ class Lines:
                 found.setdefault(unit["arm"], {})[unit["query"]] = unpacked(unit)
         return found
 
+    def digest(self, arm: str) -> str | None:
+        """The digest of an arm's answers that count; None where none was noted."""
+        return self._noted.get(arm)
+
+    def configuration(self, arm: str) -> Mapping[str, Any] | None:
+        """All settings of an arm's answers that count; None where their digest alone is known."""
+        noted = [unit["arms"] for unit in self.units if unit["unit"] == "configurations"]
+        found = noted[-1].get(arm) if noted else None
+        counts = found is not None and found["digest"] == self.digest(arm)
+        return found["configuration"] if counts else None
+
     @cached_property
     def _noted(self) -> Mapping[str, str]:
         noted = [unit["arms"] for unit in self.units if unit["unit"] == "digests"]

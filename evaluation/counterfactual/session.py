@@ -219,6 +219,15 @@ class Session:
         distinct = list({arm.text: arm for arm in wanted}.values())  # two labels may mean one arm
         digests = self.digests(distinct)
         self.ledger.note_digests(digests)
+        self.ledger.note_configurations(
+            {
+                arm.text: {
+                    "digest": digests[arm.text],
+                    "configuration": arms.configuration(arm, self.index_of(arm)),
+                }
+                for arm in distinct
+            }
+        )
         there = there_of(digests)
         place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
         tasks = [
@@ -233,10 +242,11 @@ class Session:
         self._do(tasks, kind if kind == "scores" else "answers", lambda task: f"{kind} {task.key}")
         return digests
 
-    def train(self, work: WorkList) -> None:
-        """Every training of the list that is not done, in its order."""
+    def train(self, work: WorkList, again: bool = False) -> None:
+        """Every training of the list that is not done, in its order; again: also those of a seed
+        whose model or pictures are gone."""
         path = self.ledger.write_work_list(work)
-        left = [job.task for job in self.ledger.missing(work)]
+        left = [job.task for job in self.ledger.missing(work, again)]
         total, done = len(work.jobs), len(work.jobs) - len(left)
         print(f"{done} of {total} trainings done; the list: {path}", file=sys.stderr)
         self._do(left, "trainings", lambda task: f"training {task.key}")

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from app.panels.proof_view import curves_html, proof_html, verdict
-from app.panels.prove import EMPTY, Prove
-from app.proving import Curves, Proving
+from app.panels.prove import EMPTY, Prove, done
+from app.proving import Curves, Proving, _progress
 from attribution.engine import Engine
 from attribution.proofs import Control, Proof, save_control, save_proof
 from attribution.types import Query, UserError
@@ -61,9 +61,10 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     assert any("Train without them" in line for line in lines)
     # the model without the random ones is there now: the next proof trains once
     (kept,) = prove.proving._kept.values()
-    assert (kept / "config.json").is_file()
+    assert (kept.unet / "config.json").is_file() and kept.curve and kept.seconds > 0
     *_, again = prove.proving.prove("bn by 3", 5, "clip", 3)
-    assert isinstance(again, Proof) and again.control.curve == ()
+    assert isinstance(again, Proof) and again.control.curve == kept.curve
+    assert again.control.seconds == 0 and "random was there already" in done(again)
     assert verdict(again, "Pixels").rpartition("random ones, ")[2].split(".")[0] in shown
 
 
@@ -99,9 +100,12 @@ def test_the_control_that_comes_with_the_index_is_not_trained(prove: Prove, tmp_
     file.write_text(json.dumps(ids))
     asked = ("--index", str(world), "--without", str(file), "--prompt", "a", "--seed", "1")
     assert precompute(["retrain", *asked, "--out", str(folder), "--keep"]) == 0
-    save_control(Control(ids, folder / "unet", (), 1.0), proving.index.index_hash)
-    *_, made = proving.prove("bn by 3", 5, "clip", 3)
-    assert isinstance(made, Proof) and made.control.curve == () and made.found.curve
+    curve = ((1, 0.5), (2, 0.25))
+    save_control(Control(ids, folder / "unet", curve, 1.0), proving.index.index_hash)
+    *steps, made = proving.prove("bn by 3", 5, "clip", 3)
+    assert isinstance(made, Proof) and made.control.curve == curve and made.found.curve
+    shown = [step for step in steps if isinstance(step, Curves)]
+    assert shown and all(step.control == curve and step.found for step in shown)
     assert made.control.without == ids and made.control.loss != made.loss
     # of other records, or for another K, it is trained as ever
     assert proving._control((*ids[:-1], "r00")) is None and proving._control(ids[:2]) is None
@@ -121,9 +125,18 @@ def test_stop_is_heard_while_it_trains(prove: Prove) -> None:
 
 def test_what_the_training_says_against_reaches_the_visitor(prove: Prove, tmp_path) -> None:
     proving = Proving(prove.proving.path)
-    proving._kept[_control(proving, 2)] = tmp_path / "gone"
+    ids = _control(proving, 2)
+    proving._kept[ids] = Control(ids, tmp_path / "gone", (), 1.0)
     with pytest.raises(UserError, match="cannot open the UNet"):
         list(proving.prove("bn by 3", 5, "pixel", 2))
+
+
+def test_time_left_counts_from_the_first_step_heard_of() -> None:
+    """Not from when the process began: it reads its data first."""
+    opening = _progress(0, 0, 30.0, None, 1030.0)
+    assert (opening.done, opening.total, opening.remaining) == (0, 0, None)
+    assert _progress(5, 100, 31.0, (5, 1031.0), 1031.0).remaining is None
+    assert _progress(15, 100, 33.0, (5, 1031.0), 1033.0).remaining == pytest.approx(0.2 * 85)
 
 
 def _control(proving: Proving, k: int) -> tuple[str, ...]:

@@ -176,6 +176,15 @@ def test_what_else_is_forgotten():
     assert shown["related MSE ↓"].startswith("0.2000")
     assert shown["other MSE ↓"].startswith("0.0400")
     assert shown["other CLIP ↑"].startswith("0.9800")
+    assert (shown["without"], shown["pictures"]) == ("abu", "1")
+    # the same pictures without two at random
+    order = {"unit": "random 0", "draw": 0, "rows": [7, 8, 9]}
+    more = [order, trained([7, 8], {target: 0.02, QUERIES[6]: 0.03})]
+    _, row, anyway = tables.others(Lines(HEAD, [*units, trained([1, 2], losses), *more]))
+    shown = dict(zip(heads, anyway, strict=True))
+    assert (shown["K"], shown["without"], shown["pictures"]) == ("2", "random", "1")
+    assert shown["target MSE ↑"].startswith("0.0400")
+    assert shown["related MSE ↓"].startswith("0.0600")
 
 
 def test_whoever_wins_is_said():
@@ -183,13 +192,57 @@ def test_whoever_wins_is_said():
     lines = lines_of(gains)
     figures = tables.summary(HEAD, lines.units).figures
     first = next(f for f in figures if "less the best other" in f.name)
-    assert first.passed is False and "-10.00" in first.value and "dtrak" in first.value
+    assert "-10.00" in first.value and "dtrak" in first.value
+    assert first.passed is None  # three queries are no verdict
+    near = next(f for f in figures if "not told apart" in f.name)
+    # the bootstrap of three is above zero, Student's interval is not: (20, 50, 40) ± 4.303 · 8.8
+    assert near.value == "+36.67 (20.00 to 50.00; t -1.28 to 74.61) against dino, 3 of 3"
     _, *rows = tables.comparison(lines, tables.TABLE_1)
     assert [row[1] for row in rows] == ["dtrak", "abu", "dino"]
     seeds = [trained([], {}, weights_differ_by=0.0), trained([], {"q4": 0.7}, seed=1)]
     told = tables.summary(HEAD, [*lines.units, *seeds]).figures
     assert any(f.name.startswith("nothing removed, another seed") for f in told)
     assert any("10 s (median" in f.value for f in told)
+
+
+def test_a_verdict_needs_both_intervals_and_enough_queries(monkeypatch):
+    monkeypatch.setattr(tables, "ENOUGH", 3)
+    for dtrak, verdict in (([0.02, 0.041, 0.03], True), ([0.0, 0.045, 0.035], False)):
+        lines = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": dtrak})
+        first = next(f for f in tables.summary(HEAD, lines.units).figures if "best other" in f.name)
+        assert first.passed is verdict, first.value
+
+
+def test_abu_shift_is_no_rival_of_abu():
+    gains = {"abu": [0.03, 0.05, 0.04], "abu-shift": [0.9, 0.9, 0.9], "clip": [0.0, 0.01, 0.0]}
+    figures = tables.summary(HEAD, lines_of(gains).units).figures
+    assert all("abu-shift" not in f.name + f.value for f in figures if "less" in f.name)
+
+
+def test_what_has_only_begun_is_named():
+    gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.03], "clip": [0.0, None, None]}
+    lines = lines_of(gains)
+    assert "clip" not in [row[1] for row in tables.comparison(lines, tables.TABLE_1)]
+    said = tables.left_out(lines, tables.TABLE_1)
+    assert said == "Only begun, and left out: clip at K = 2 (1 queries)."
+    assert tables.left_out(lines_of({"abu": [0.1, 0.1, 0.1]}), tables.TABLE_1) == ""
+
+
+def test_settings_are_told_in_full_where_they_were_noted():
+    """Those of other answers than the ones that count are not."""
+    digests = {"unit": "digests", "arms": {"abu": "new", "dtrak": "b", "clip": "c"}}
+    noted = {
+        "abu": {"digest": "old", "configuration": {"steps": 1}},
+        "dtrak": {"digest": "b", "configuration": {"draws": 4, "damping": 1.0}},
+    }
+    units = [{"unit": "arms", "labels": {arm: arm for arm in (*noted, "clip")}}, digests]
+    lines = Lines(HEAD, [BASE, *units, {"unit": "configurations", "arms": noted}])
+    _, *rows = tables.settings(lines)
+    assert rows == [
+        ("abu", "`abu`", "not noted; digest `new`"),
+        ("dtrak", "`dtrak`", "damping 1.0, draws 4"),
+        ("clip", "`clip`", "not noted; digest `c`"),
+    ]
 
 
 def test_the_first_two_are_compared_on_all_that_they_share():

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.statistics import bootstrap, mean_error, ranks, sign_test, spearman, wilson
+from evaluation.statistics import (
+    bootstrap,
+    mean_error,
+    ranks,
+    sign_test,
+    spearman,
+    t_interval,
+    wilson,
+)
 
 
 def test_ranks_share_ties():
@@ -26,6 +34,16 @@ def test_mean_and_standard_error():
 def test_wilson_interval_of_all_right():
     low, high = wilson(10, 10)
     assert 0.69 < low < 0.73 and high == pytest.approx(1.0)
+
+
+def test_students_interval_is_that_of_the_tables():
+    """t = 2.201 at 11 degrees of freedom, 12.706 at one."""
+    values = np.random.default_rng(1).normal(2.0, 1.0, 12)
+    mean, error = mean_error(values)
+    low, high = t_interval(values)
+    assert (mean - low, high - mean) == pytest.approx((2.201 * error,) * 2, rel=1e-3)
+    assert t_interval([0.0, 2.0]) == pytest.approx((1 - 12.706, 1 + 12.706), rel=1e-4)
+    assert np.isnan(t_interval([1.0])).all()
 
 
 def test_sign_test_is_that_of_coins():
