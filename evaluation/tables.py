@@ -20,11 +20,10 @@ from evaluation.counterfactual import figures, foretold, strips, tables
 from evaluation.counterfactual.ledger import VERB
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
 from evaluation.counterfactual.session import INDEX
-from evaluation.counterfactual.tables import FLIPS, TABLE_1, TABLE_2, TABLE_5, Rows
+from evaluation.counterfactual.tables import FLIPS, TABLE_2, TABLE_5, Rows
 from evaluation.results import Summary
 
 SECTIONS = (
-    ("Table 1: every method", TABLE_1),
     ("Table 2: weight sets, and curvature or none", TABLE_2),
     ("Table 5: the loss that is raised", TABLE_5),
     ("Image and flip: the greater, or the mean", FLIPS),
@@ -59,7 +58,7 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
     written = [folder / f"{VERB}.csv"]
     write_csv(lines, written[0])
     pictures = {}
-    for name, labels in (("", TABLE_1), ("ablations-", TABLE_2)):
+    for name, labels in (("", tables.every_method(lines)), ("ablations-", TABLE_2)):
         if name and not tables.compares(lines, labels):
             continue
         for metric in METRICS:
@@ -86,18 +85,18 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
         f"{head['machine']['processor']}.",
         results.markdown(Summary(tables.summary(head, lines.units).figures)),
     ]
+    every = tables.every_method(lines)
+    parts += _section("Table 1: every method", tables.comparison(lines, every))
     for title, labels in SECTIONS:
-        if labels is TABLE_1 or tables.compares(lines, labels):
-            parts += _section(title, tables.comparison(lines, labels))
-            if labels is not TABLE_1:
-                parts.append(EACH_ITS_OWN)
+        if tables.compares(lines, labels):
+            parts += [*_section(title, tables.comparison(lines, labels)), EACH_ITS_OWN]
     if rows := foretold.table(lines):
         parts += [*_section("What the scores foretell", rows), foretold.NOTE]
     for label in ("abu", "abu-ekfac"):
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))
     parts += [f"![{title}]({name})" for name, title in pictures.items()]
-    if said := tables.left_out(lines, TABLE_1):
+    if said := tables.left_out(lines, every):
         parts.append(said)
     parts.append(tables.note(lines))
     return "\n\n".join(parts) + "\n"

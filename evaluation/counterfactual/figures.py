@@ -75,9 +75,11 @@ def _equivalents(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -
         outcomes = [lines.random_outcomes(k, one.queries) for k in ks]
         curve = [sign * float(np.mean([getattr(o, metric) for o in some])) for some in outcomes]
         mine = [label for label in labels if label in one.values]
-        equal = [curves.equivalent(ks, curve, sign * one.mean(label, metric))[0] for label in mine]
+        equal = [curves.equivalent(ks, curve, sign * one.mean(label, metric)) for label in mine]
         places = [labels.index(label) + number * width for label in mine]
-        axes.bar(places, equal, width, label=f"K = {one.k}")
+        heights, beyond = zip(*equal, strict=True) if equal else ((), ())
+        bars = axes.bar(places, heights, width, label=f"K = {one.k}")
+        axes.bar_label(bars, beyond, fontsize="small")  # "<", ">": past the curve's end
     middles = np.arange(len(labels)) + width * (len(found) - 1) / 2
     axes.set_xticks(middles, labels, rotation=30, ha="right")
     axes.set(ylabel="equals removing at random")

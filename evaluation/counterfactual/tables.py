@@ -28,6 +28,11 @@ FLIPS = ("abu", "abu:flips=mean")
 Rows = list[tuple[str, ...]]
 
 
+def every_method(lines: Lines) -> tuple[str, ...]:
+    """The labels of Table 1: the methods, and those of them that ran on other rows (`@place`)."""
+    return (*TABLE_1, *(label for label in lines.labels if "@" in label))
+
+
 def chosen(lines: Lines, labels: Sequence[str]) -> dict[str, str]:
     """label → arm, of those that were asked for at all."""
     return {label: lines.labels[label] for label in labels if label in lines.labels}
@@ -157,14 +162,14 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
     if not lines.known or not lines.trainings:
         return Summary((Figure("leave-K-out", f"{len(lines.trainings)} trainings done"),))
     figures = [*_first(lines), *_control(lines), *_costs(lines)]
-    return Summary(tuple(figures), tuple(comparison(lines, TABLE_1)), (note(lines),))
+    return Summary(tuple(figures), tuple(comparison(lines, every_method(lines))), (note(lines),))
 
 
 def _first(lines: Lines) -> Iterator[Figure]:
     """AbU or AbU+ against the best of the others, at every K, and who else is not told apart: by
     every query that two methods share, where the table has those that all do."""
-    arms = chosen(lines, TABLE_1)
-    for found in blocks(lines, TABLE_1):
+    arms = chosen(lines, every_method(lines))
+    for found in blocks(lines, every_method(lines)):
         ours = found.best_of(AIMED, "delta_loss")
         rest = [label for label in found.order("delta_loss") if label not in (*OURS, RANDOM)]
         if ours is None or not rest:
@@ -184,7 +189,7 @@ def _first(lines: Lines) -> Iterator[Figure]:
 
 
 def _control(lines: Lines) -> Iterator[Figure]:
-    for found in blocks(lines, TABLE_1):
+    for found in blocks(lines, every_method(lines)):
         ours = found.best_of(AIMED, "delta_loss")
         if ours and RANDOM in found.values:
             ratio = found.mean(ours, "delta_loss") / max(found.mean(RANDOM, "delta_loss"), 1e-12)

@@ -228,6 +228,15 @@ def test_what_has_only_begun_is_named():
     assert tables.left_out(lines_of({"abu": [0.1, 0.1, 0.1]}), tables.TABLE_1) == ""
 
 
+def test_a_method_on_other_rows_is_a_rival_too():
+    gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.0, 0.0, 0.0], "dtrak@wide": [0.02, 0.02, 0.02]}
+    lines = lines_of(gains)
+    figures = tables.summary(HEAD, lines.units).figures
+    first = next(f for f in figures if "best other" in f.name)
+    assert "against dtrak@wide" in first.value
+    assert "dtrak@wide" in [row[1] for row in tables.comparison(lines, tables.every_method(lines))]
+
+
 def test_settings_are_told_in_full_where_they_were_noted():
     """Those of other answers than the ones that count are not."""
     digests = {"unit": "digests", "arms": {"abu": "new", "dtrak": "b", "clip": "c"}}
