@@ -21,12 +21,12 @@ from app.panels.learn import Learn
 from app.panels.picture import Picture
 from app.panels.prove import Prove
 from app.panels.region import Part
-from app.panels.rows import Rows
+from app.panels.rows import Line, Rows, picked
 from app.panels.run import Run
 from app.panels.share import WHOLE_LINK, Share
 from app.parts import Parts, linked
 from app.session import Comparison, Session
-from app.status import visitor
+from app.status import EVERY_CLICK, never_nothing, visitor
 from attribution import defaults, validate
 from attribution.engine import Engine
 from attribution.types import Attribution, Example, Progress, UserError
@@ -136,7 +136,7 @@ class _Page:
         joined = [self.session, compare.state, compare.k, compare.picked]
         attributed.then(compare.joined, joined, compare.outputs, queue=False, **QUIET)
         attributed.then(rows.joined, [*asked, rows.state], rows.outputs, **AT_ONCE)
-        rows.rows.select(self.answer.opened, self.session, self.answer.record, **AT_ONCE).then(
+        rows.rows.select(self._row_opened, rows.state, self.answer.record, **AT_ONCE).then(
             None, js="() => window.whence.reveal('record')", **AT_ONCE
         )
         self._step(
@@ -177,7 +177,9 @@ class _Page:
         **more: Any,
     ) -> Any:
         queued = gr.on(triggers, step.queued, outputs=step.outputs, queue=False, **QUIET)
-        return queued.then(work, inputs, list(dict.fromkeys(outputs)), **QUIET, **MODEL, **more)
+        work = never_nothing(work, step.line)
+        outputs = list(dict.fromkeys(outputs))
+        return queued.then(work, inputs, outputs, **QUIET, **MODEL, **EVERY_CLICK, **more)
 
     def _generate(
         self,
@@ -256,6 +258,12 @@ class _Page:
                 yield {**updates, **self.answer.partial(item.partial, int(top_k))}
             else:
                 yield updates
+
+    def _row_opened(self, lines: tuple[Line, ...], event: gr.EventData) -> str:
+        """A card of a row, with that row's own figures."""
+        number, record = picked(picked_id(event))
+        session, whose = self.rows.asked(lines[number])
+        return self.answer.records.show(session, record, whose)
 
     def _found(self, session: Session) -> Updates:
         return {self.session: session, **self.answer.final(session), **self.share.final(session)}

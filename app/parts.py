@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
@@ -76,7 +77,7 @@ class Parts:
         """Whether there is a picture to choose a part of."""
         return self.size != (0, 0)
 
-    @property
+    @cached_property
     def regions(self) -> tuple[Region, ...]:
         """What is to be attributed; nothing is the whole picture."""
         if self.tab == BOXES:
@@ -90,7 +91,7 @@ class Parts:
             return (validate.mask(self.hot, self.size),)
         return ()
 
-    @property
+    @cached_property
     def hot(self) -> Image.Image | None:
         """Where the chosen phrase's heat counts, as a mask; None where it has none."""
         places = self.places
@@ -113,7 +114,7 @@ class Parts:
             return " and ".join(labels)
         return self.said if self.tab == WORDS and self.hot is not None else ""
 
-    @property
+    @cached_property
     def share(self) -> float:
         """Part of the picture's area that counts, 0..1."""
         chosen = self.regions

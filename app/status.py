@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import wraps
 from typing import Any
 
 import gradio as gr
@@ -20,6 +23,8 @@ watch('value', () => {
 });
 """
 
+# A click while the step's last one is at work waits for its turn: its ticket is taken already.
+EVERY_CLICK: dict[str, Any] = {"trigger_mode": "multiple"}
 QUEUED = "Waiting for the model"
 QUEUED_DETAIL = "It serves one visitor at a time; your turn comes by itself."
 
@@ -81,6 +86,21 @@ class Step:
             self.stop: gr.update(visible=running),
             self.line: line,
         }
+
+
+def never_nothing(
+    work: Callable[..., Iterator[dict[Any, Any]]], output: Any
+) -> Callable[..., Iterator[dict[Any, Any]]]:
+    """`work` as gradio may run it: of a job that was dropped before it said anything, gradio would
+    empty every output; so it is told that nothing changes. output: one of the event's."""
+
+    @wraps(work)
+    def steps(*args: Any, **named: Any) -> Iterator[dict[Any, Any]]:
+        with closing(work(*args, **named)) as updates:  # type: ignore[type-var]
+            yield next(updates, {output: gr.skip()})
+            yield from updates
+
+    return steps
 
 
 def visitor(request: gr.Request | None) -> str:

@@ -22,7 +22,7 @@ from attribution import catalogue, defaults, sampling, validate
 from attribution.denoiser import Denoiser
 from attribution.detection.attention import WordMaps
 from attribution.detection.desk import Desk
-from attribution.detection.protocol import TEXT_THRESHOLD, THRESHOLD, Found
+from attribution.detection.protocol import THRESHOLD, Found
 from attribution.detection.registry import AUTO, ENCODER, Setup, choose
 from attribution.features import ClipEncoder
 from attribution.forgetting import Drawing, forget_query
@@ -187,7 +187,7 @@ class Engine(Reader):
         picture: Query | ImageSource,
         text: str = "",
         threshold: float = THRESHOLD,
-        text_threshold: float = TEXT_THRESHOLD,
+        text_threshold: float | None = None,
         detector: str = AUTO,
     ) -> Iterator[Progress | Found]:
         """Progress, then the boxes in pixels of what `text` names, by default the prompt's nouns.

@@ -80,11 +80,15 @@ def box(values: object, size: tuple[int, int]) -> Region:
     """A box x0, y0, x1, y1 in pixels, clipped to an image of `size` (width, height)."""
     numbers = _corners(values)
     if numbers is None:
-        raise UserError(f"a region is x0,y0,x1,y1 in pixels, not {_short(values)}")
+        raise UserError(
+            f"a region is x0,y0,x1,y1 (left, top, right, bottom) in pixels, not {_short(values)}"
+        )
     x0, y0, x1, y1 = numbers
     name, (width, height) = f"the region {x0:g},{y0:g},{x1:g},{y1:g}", size
     if not (x0 < x1 and y0 < y1):
-        raise UserError(f"{name} is empty: x0 has to be below x1, and y0 below y1")
+        raise UserError(
+            f"{name} is empty: its left has to be below its right, and its top below its bottom"
+        )
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     if not (x0 < x1 and y0 < y1):
         raise UserError(f"{name} lies outside the picture of {width} x {height} px")

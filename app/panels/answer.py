@@ -241,6 +241,8 @@ def scope_line(session: Session, n_train: int, recall: Recall | None = None) -> 
     when = "" if session.centre is None else f" Ranked around timestep t = {session.centre:g}."
     unit = Unit.of(answer.scores).words
     scale = f" Shown {unit}." if unit else ""
+    if part := answer.params.get("region"):
+        how += f" {PARTS.get(part) or OWN_LOSS.get(answer.kind, '')}"
     seen = "The part of your picture" if query.regions else "Your picture"
     return (
         f'<div class="w-scope"><img src="{data_uri(outlined(query))}" alt="{seen}">'
@@ -265,6 +267,15 @@ def _scope(answer: Attribution, n_train: int) -> str:
     )
 
 
+# What became of the part that was asked about.
+PARTS = {
+    "crop": "A crop of the part was compared.",
+    "ignored": "This method does not look at parts: it answers for the whole prompt.",
+}
+OWN_LOSS = {
+    "unlearning": "Only the part was unlearned.",
+    "gradient": "Only the part counts in the gradient.",
+}
 SHIFT = "Score: how far the model's guess at the training picture moved when it unlearned yours."
 SCORES = {
     "unlearning": "Score: how much worse the model got at the training picture after unlearning "

@@ -24,8 +24,8 @@ from attribution.types import Progress, Query, UserError
 
 NONE_HERE = "No detector can be used here"
 NOTHING = (
-    "Nothing found. A lower threshold finds more, and so may other words: the detector that comes "
-    "with a model knows those of its training captions."
+    "Nothing found. Lower both least scores to find more, or try other words: the detector that "
+    "comes with a model knows those of its training captions."
 )
 
 Updates = dict[Any, Any]
@@ -63,20 +63,20 @@ class Detect:
         )
         self.step = Step("detect", "Detect", jobs, ready=False)
         self.list = pickable(elem_id="found")
+        self.found = gr.State(None)  # what is found, until it has joined what is chosen then
         self.inputs = [self.text, self.threshold, self.text_threshold, self.detector]
-        self.fresh_outputs = [self.text, *self.step.outputs]
+        self.fresh_outputs = [self.text, self.found, *self.step.outputs]
 
-    def detect(
+    def find(
         self,
         session: Session,
-        parts: Parts,
         wanted: str,
         threshold: float,
         text_threshold: float,
         detector: str | None,
         request: gr.Request,
-    ) -> Iterator[tuple[Updates, Parts | None]]:
-        """(updates of this tab, the parts with what was found) for each step of the work."""
+    ) -> Iterator[Updates]:
+        """Updates for each step of the work, at last with what was found."""
 
         def work() -> Iterator[Progress | Found]:
             if session.query is None:
@@ -87,16 +87,17 @@ class Detect:
 
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
-                yield self.step.ended(item), None
+                yield self.step.ended(item)
             elif isinstance(item, Progress):
-                yield self.step.progress(item), None
+                yield self.step.progress(item)
             else:
-                yield self.step.done(_counted(item)), parts.detected(item.detections)
+                yield {**self.step.done(_counted(item)), self.found: item.detections}
 
     def fresh(self, query: Query) -> Updates:
         """Another picture: look for what its prompt names."""
         return {
             self.text: words.as_prompt(words.nouns(query.prompt)),
+            self.found: None,
             **self.step.idle(ready=True),
         }
 
@@ -118,29 +119,32 @@ class Words:
         )
         self.step = Step("words", "Look for the words", jobs, ready=False)
         self.go = gr.State(0)  # a change of it starts the work without a click on the button
-        self.fresh_outputs = [self.keep, *self.step.outputs]
+        self.found = gr.State(None)  # the maps, until they have joined what is chosen then
+        self.fresh_outputs = [self.keep, self.found, *self.step.outputs]
 
-    def look(
-        self, session: Session, parts: Parts, request: gr.Request
-    ) -> Iterator[tuple[Updates, Parts | None]]:
-        """(updates of this tab, the parts with the maps) for each step of the work."""
+    def look(self, session: Session, parts: Parts, request: gr.Request) -> Iterator[Updates]:
+        """Updates for each step of the work, at last with the maps; they are made once a picture,
+        however many words were clicked meanwhile."""
 
         def work() -> Iterator[Progress | WordMaps]:
             if session.query is None:
                 raise UserError("make a picture first")
-            yield from self.jobs.word_maps(session.query)
+            if parts.maps is not None:
+                yield parts.maps
+            else:
+                yield from self.jobs.word_maps(session.query)
 
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
-                yield self.step.ended(item), None
+                yield self.step.ended(item)
             elif isinstance(item, Progress):
-                yield self.step.progress(item), None
+                yield self.step.progress(item)
             else:
-                yield self.step.done("Done. Choose a word."), parts.looked(item)
+                yield {**self.step.done("Done. Any word can be chosen."), self.found: item}
 
     def fresh(self) -> Updates:
         """Another picture has other words."""
-        return {self.keep: Parts.keep, **self.step.idle(ready=True)}
+        return {self.keep: Parts.keep, self.found: None, **self.step.idle(ready=True)}
 
 
 def found_list(parts: Parts) -> str:

@@ -48,8 +48,9 @@ class RecordView:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def show(self, session: Session, record_id: str | None) -> str:
-        """The record's sheet; the first of the answer when none is chosen."""
+    def show(self, session: Session, record_id: str | None, whose: str = "") -> str:
+        """The record's sheet; the first of the answer when none is chosen. whose: of an answer that
+        is not the gallery's, its name, in the place of the way to the neighbours."""
         answer = session.view
         if answer is None or not answer.ids:
             return EMPTY
@@ -61,12 +62,15 @@ class RecordView:
         return (
             f'<article class="w-card-box w-record" data-record="{text(record.id)}" '
             f'aria-label="{text(name_of(record))}">'
-            f"{self._browse(answer, rank, session.top_k)}{self._figure(record, answer, rank)}"
+            f"{self._browse(answer, rank, session.top_k, whose)}"
+            f"{self._figure(record, answer, rank)}"
             f"{self._facts(record, answer, rank)}{self._parts(record)}</article>"
         )
 
-    def _browse(self, answer: Attribution, rank: int | None, top_k: int) -> str:
+    def _browse(self, answer: Attribution, rank: int | None, top_k: int, whose: str) -> str:
         """Previous and next in the gallery's order."""
+        if whose:
+            return f'<nav class="w-browse"><span>#{rank} for {text(whose)}</span></nav>'
         if rank is None:
             return '<nav class="w-browse"><span>Not among the scored pictures</span></nav>'
         shown = min(top_k, len(answer.ids))

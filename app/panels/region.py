@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from app.markup import AT_ONCE, block, heading, pickable, picked_id
 from app.pad import box_list, lead, line, marks, photo
 from app.panels.detect import Detect, Words, found_list, word_list
 from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Point, Stroke, marks_of
-from app.session import Session
+from app.status import EVERY_CLICK, never_nothing
 from attribution.engine import Engine
 from attribution.types import Query, UserError
 
@@ -136,39 +136,34 @@ class Part:
     def _ask(self) -> None:
         """What the model is asked for waits for its turn on it."""
         detect, words, asked = self.detect, self.words, [self.session, self.state]
+        form = [self.session, *detect.inputs]
         ticked = detect.list.select
         ticked(self._ticked, self.state, self.outputs, **AT_ONCE)
         # queued: a state's change is only told to the page by events of the queue
         words.list.select(self._said, self.state, [*self.outputs, words.go], **WAITING)
         words.keep.release(self._hotter, [self.state, words.keep], self.outputs, **AT_ONCE)
-        for step, triggers, work, inputs in (
-            (detect.step, [detect.step.run.click], self._detect, [*asked, *detect.inputs]),
-            (words.step, [words.step.run.click, words.go.change], self._look, asked),
+        for panel, triggers, work, inputs, join in (
+            (detect, [detect.step.run.click], detect.find, form, Parts.detected),
+            (words, [words.step.run.click, words.go.change], words.look, asked, Parts.looked),
         ):
+            step, found = panel.step, panel.found
             queued = gr.on(triggers, step.queued, outputs=step.outputs, **AT_ONCE)
-            queued.then(work, inputs, [*step.outputs, *self.outputs], **WAITING, **MODEL)
+            work = never_nothing(work, step.line)
+            outputs = [*step.outputs, found]
+            done = queued.then(work, inputs, outputs, **WAITING, **MODEL, **EVERY_CLICK)
+            # what was chosen while the model was at work stays: what it found joins it afterwards
+            joined = partial(self._joined, found, join)
+            done.then(joined, [self.state, found], [*self.outputs, found], **AT_ONCE)
 
     # -------------------------------------------------------------------------------------- events
 
-    def _detect(
-        self,
-        session: Session,
-        parts: Parts,
-        wanted: str,
-        threshold: float,
-        text_threshold: float,
-        detector: str | None,
-        request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:
-        form = (wanted, threshold, text_threshold, detector)
-        for updates, found in self.detect.detect(session, parts, *form, request):
-            yield updates if found is None else {**updates, **self._shown(found)}
-
-    def _look(
-        self, session: Session, parts: Parts, request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
-        for updates, looked in self.words.look(session, parts, request):
-            yield updates if looked is None else {**updates, **self._shown(looked)}
+    def _joined(
+        self, state: gr.State, join: Callable[[Parts, Any], Parts], parts: Parts, found: Any
+    ) -> dict[Any, Any]:
+        """What the model found, with what is chosen now; nothing where another picture came."""
+        if found is None:
+            return {self.line: gr.skip()}
+        return {**self._shown(join(parts, found)), state: None}
 
     def _ticked(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
         return self._shown(parts.tick(int(picked_id(event))))
@@ -197,10 +192,15 @@ class Part:
         return self._shown(parts.choose(int(picked_id(event))))
 
     def _edited(self, parts: Parts, *corners: float | None) -> dict[Any, Any]:
-        """Numbers that were typed, when the field is left or Enter pressed."""
+        """Numbers that were typed, when the field is left or Enter pressed. Fields that are taken
+        as they stand are not written to: the next may be typed in already."""
         if parts.box is None or corners == parts.box.box:
             return {self.state: parts}
-        return self._changed(lambda now: now.edit(corners), parts)
+        shown = self._changed(lambda now: now.edit(corners), parts)
+        box = shown[self.state].box
+        if box is not None and box.box == corners:
+            return {output: value for output, value in shown.items() if output not in self.numbers}
+        return shown
 
     def _changed(self, change: Callable[[Parts], Parts], parts: Parts) -> dict[Any, Any]:
         try:

@@ -18,6 +18,7 @@ from attribution.types import Attribution, Query
 MOST_ROWS = 8
 SHOWN = 12
 WHOLE_PICTURE = "whole picture"
+BLIND = "<br>it does not look at parts: this is the whole prompt's answer"
 LEAD = (
     "Each part of this picture that you asked about, with what mattered most for it. A row stays "
     "until another picture is made."
@@ -73,14 +74,19 @@ class Rows:
 
     def draw(self, lines: tuple[Line, ...]) -> str:
         """Every row: the part on the left, the best records on the right."""
-        whole = next((row for row in lines if not row.part), None)
-        return f'<div class="w-rows">{"".join(self._row(row, whole) for row in lines)}</div>'
+        drawn = "".join(self._row(n, row, whole_of(row, lines)) for n, row in enumerate(lines))
+        return f'<div class="w-rows">{drawn}</div>'
 
-    def _row(self, row: Line, whole: Line | None) -> str:
+    def asked(self, row: Line) -> tuple[Session, str]:
+        """A row's question and answer as a session, and its name."""
+        session = Session().asked(row.query).answered(row.answer, SHOWN)
+        return session, f"{row.words}, {self.titles.get(row.answer.method, row.answer.method)}"
+
+    def _row(self, number: int, row: Line, whole: Line | None) -> str:
         answer, method = row.answer, self.titles.get(row.answer.method, row.answer.method)
         unit = Unit.of(answer.scores)
         cards = "".join(
-            f'<li><button type="button" class="w-card" data-id="{text(record.id)}" '
+            f'<li><button type="button" class="w-card" data-id="{number}|{text(record.id)}" '
             f'aria-label="{text(row.words)}, number {i + 1}: {text(name_of(record))}. Open.">'
             f'<span class="w-thumb">{thumbnail(record, self.gallery.engine.index_hash)}</span>'
             f'<span class="w-label"><b>#{i + 1}</b> {unit.show(float(answer.scores[i]))}</span>'
@@ -90,12 +96,25 @@ class Rows:
         seen = f'<img src="{data_uri(outlined(row.query))}" alt="Your picture, {text(row.words)}">'
         caption = (
             f"<b>{text(row.words)}</b><br>{text(method)}, {label_of(answer.kind)} {unit.words}"
+            f"{BLIND if row.part and answer.params.get('region') == 'ignored' else ''}"
         )
         return (
             f'<section class="w-row" aria-label="{text(row.words)}, {text(method)}">'
             f"<figure>{seen}<figcaption>{caption}{common(row, whole)}</figcaption></figure>"
             f'<ol class="w-run">{cards}</ol></section>'
         )
+
+
+def picked(data: str) -> tuple[int, str]:
+    """(number of the row, record) of a card's `data-id`."""
+    number, _, record = data.partition("|")
+    return int(number), record
+
+
+def whole_of(row: Line, lines: tuple[Line, ...]) -> Line | None:
+    """The whole picture's row of the same method."""
+    method = row.answer.method
+    return next((one for one in lines if not one.part and one.answer.method == method), None)
 
 
 def said_of(query: Query, parts: Parts) -> str:
@@ -105,7 +124,7 @@ def said_of(query: Query, parts: Parts) -> str:
 
 def common(row: Line, whole: Line | None) -> str:
     """How many of the shown records the whole picture's row of the same method has too."""
-    if whole is None or whole is row or whole.answer.method != row.answer.method:
+    if whole is None or whole is row:
         return ""
     shared = len(set(row.answer.ids[:SHOWN]) & set(whole.answer.ids[:SHOWN]))
     return f"<br>{shared} of {SHOWN} as for the whole"
@@ -119,5 +138,6 @@ def name_part(query: Query, lines: tuple[Line, ...]) -> str:
         kind = "painted part"
     else:
         kind = "box" if len(query.regions) == 1 else f"{len(query.regions)} boxes,"
-    named = {row.words for row in lines if row.words.startswith(f"{kind} ")}
-    return f"{kind} {len(named) + 1}"
+    # rows that were pushed out leave their numbers behind: none is given twice
+    named = [row.words.removeprefix(f"{kind} ") for row in lines if row.words.startswith(kind)]
+    return f"{kind} {1 + max((int(name) for name in named if name.isdigit()), default=0)}"

@@ -5,7 +5,7 @@
 const SLIP = 6;  // screen pixels a finger may move and still tap
 const PATIENCE = 5000;
 const SVG = 'http://www.w3.org/2000/svg';
-let from = null, tapped = null, path = null, waiting = null, marks = [];
+let from = null, tapped = null, path = null, waiting = null, marks = [], tool = '';
 
 const marksOn = () => element.querySelector('.w-marks');
 const drawing = () => ['box', 'brush'].find((tool) => tool === marksOn()?.dataset.tool) || '';
@@ -104,4 +104,9 @@ element.addEventListener('click', (event) => {
 });
 element.addEventListener('pointercancel', forget);
 document.addEventListener('keydown', (event) => { if (event.key === 'Escape') forget(); });
-watch('value', arrived);
+watch('value', () => {
+  // a corner that was tapped belongs to its picture and its tool
+  if (tool !== drawing()) { tool = drawing(); forget(); }
+  arrived();
+});
+watch('photo', forget);

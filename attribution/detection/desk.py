@@ -31,15 +31,21 @@ class Desk:
         picture: Query | ImageSource,
         text: str = "",
         threshold: float = THRESHOLD,
-        text_threshold: float = TEXT_THRESHOLD,
+        text_threshold: float | None = None,
         detector: str = AUTO,
     ) -> Iterator[Progress | Found]:
         """Progress, then what was found. text: empty for the nouns of the query's prompt.
+        text_threshold: None for the usual one, or the threshold where that is lower.
 
         Everything given is checked before anything runs; UserError for what cannot work.
         """
         name = choose(detector, self.setup)
-        floors = checked(threshold), checked(text_threshold)
+        # the mean over a name's words is never above their best: a lower threshold would be none
+        least = checked(threshold)
+        floors = (
+            least,
+            min(least, TEXT_THRESHOLD) if text_threshold is None else checked(text_threshold),
+        )
         if isinstance(picture, Query):
             query, wanted = picture, wanted_in(picture, text)
         else:

@@ -237,10 +237,16 @@ def hub_answers() -> bool:
 
 
 def cached(hub_id: str, revision: str | None = None) -> bool:
-    """Whether the hub's cache holds the configuration of a model; asks nobody."""
+    """Whether the hub's cache holds the configuration of a model; asks nobody. What cannot be the
+    id of a model, as a path, is in no cache."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json", revision=revision), str)
+    try:
+        found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    except HFValidationError:
+        return False
+    return isinstance(found, str)
 
 
 def _missing(source: str | Path) -> str:

@@ -68,6 +68,8 @@ class Entry:
 
 
 def _lacks_source(source: Path | str, revision: str | None = None) -> str:
+    if str(source).startswith(("/", ".", "~")) and not Path(source).is_dir():
+        return f"there is no folder {source}"
     if Path(source).is_dir() or cached(str(source), revision) or hub_allowed():
         return ""
     return f"{source} is not in the hub's cache, and this process may not ask the hub"

@@ -5,6 +5,7 @@ Screenshots go to runs/screenshots/, which git ignores: look at them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,33 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     attribute(page)
     page.wait_for_selector("#rows .w-row:nth-child(2)")
     expect(page.locator("#rows figcaption b")).to_have_text(["by", "whole picture"])
+    # a card of a row shows that row's figures, whatever was answered last
+    card = page.locator("#rows .w-row:nth-child(1) .w-card").first
+    score = card.locator(".w-label").inner_text().split()[-1]
+    card.click()
+    expect(page.locator("#record .w-browse")).to_have_text(re.compile(r"#1 for by, "))
+    expect(page.locator("#record")).to_contain_text(score)
+
+
+def test_what_is_chosen_while_the_model_looks_stays(desktop: Any, tmp_path: Path) -> None:
+    page = desktop
+    page.click("role=tab[name=Generate]")
+    page.fill("#prompt textarea", "bn by 1")
+    page.click("#generate-run")
+    page.wait_for_selector("#generate-status .w-done")
+    opened(page, "Words", "look")
+    page.wait_for_selector('#words [data-id="bn"]')
+    for word in ("bn", "by"):  # the second before the model has looked
+        page.click(f'#words [data-id="{word}"]')
+    page.wait_for_selector("#words-status .w-done", state="attached")
+    page.wait_for_selector('#words [data-id="by"][aria-pressed="true"]')
+    expect(page.locator("#region-line")).to_contain_text("looked for “by”")
+    # no ticket is left over: another picture, and the next look runs
+    upload(page, tmp_path / "next.png", (64, 64))
+    opened(page, "Words", "look")
+    page.click('#words [data-id="ak"]')
+    page.wait_for_selector("#words-status .w-done", state="attached")
+    expect(page.locator("#region-line")).to_contain_text("looked for “ak”")
 
 
 def test_on_a_phone(site: Site, chromium: Any, tmp_path: Path) -> None:

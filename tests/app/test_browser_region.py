@@ -150,7 +150,7 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
     page.fill("#box-right input", "80")  # inverted: refused, and the box stays
     page.press("#box-right input", "Tab")
     page.wait_for_selector("#region-line .w-refused")
-    expect(page.locator("#region-line")).to_contain_text("x0 has to be below x1")
+    expect(page.locator("#region-line")).to_contain_text("its left has to be below its right")
     numbers_become(page, [90, *second[1:]])
     assert boxes(page, 2)[1][0] == 90
 
@@ -161,6 +161,14 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
     page.click("#boxes-clear")
     boxes(page, 0)
     expect(page.locator("#region-line")).to_contain_text("No box yet")
+    page.mouse.click(*at(page, 0.1, 0.1))  # a corner, left lying when the tool is changed
+    page.wait_for_selector("#pad .w-rubber")
+    tab(page, "Brush")
+    tab(page, "Box")
+    page.mouse.click(*at(page, 0.6, 0.6))
+    page.wait_for_selector("#pad .w-rubber")
+    boxes(page, 0)
+    page.keyboard.press("Escape")
     page.focus("#box-add")
     page.keyboard.press("Enter")  # without any pointer
     assert boxes(page, 1) == [[30, 15, 90, 45]]

@@ -171,7 +171,7 @@ def test_attribute_takes_regions(client: Client, picture: Path) -> None:
         ({"prompt": "a", "methods": ["nonsense"]}, "nknown method"),
         ({"prompt": "a", "methods": ["trak"]}, "trak"),
         ({"prompt": "a", "regions": [[RESOLUTION, 0, RESOLUTION + 1, 4]]}, "outside the picture"),
-        ({"prompt": "a", "regions": [[4, 0, 4, 4]]}, "x0 has to be below x1"),
+        ({"prompt": "a", "regions": [[4, 0, 4, 4]]}, "its left has to be below its right"),
         ({"prompt": "a", "regions": [0, 0, 4, 4]}, "x0,y0,x1,y1"),
         ({"prompt": "a", "image": "/etc/passwd"}, "handle_file"),
     ],

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ from app.panels.plots import artists_plot, spread_plot
 from app.panels.record import RecordView
 from app.session import Session
 from app.spaces_gpu import gpu
-from app.status import left, progress_line
+from app.status import left, never_nothing, progress_line
 from attribution.defaults import Recall
 from attribution.types import ArtistShare, Attribution, Cancelled, Progress, Query, UserError
 from tests.attribution.answers import record
@@ -262,3 +264,26 @@ def test_records_are_named_by_what_they_show(
 ) -> None:
     record = SimpleNamespace(id="1", captions=(caption,), artists=artists, title=title)
     assert name_of(record) == name  # type: ignore[arg-type]
+
+
+def test_a_dropped_job_empties_nothing(jobs: Jobs) -> None:
+    """Gradio sets every output to None where a generator ends without a word."""
+    line = object()
+
+    def steps() -> Iterator[dict[Any, Any]]:
+        yield from ({line: item} for item in jobs.follow("me", "step", Work(3)))
+
+    jobs.enqueue("me", "step")
+    jobs.drop("me")
+    (told,) = never_nothing(steps, line)()
+    assert told == {line: gr.skip()}
+    *_, last = never_nothing(steps, line)()
+    assert last == {line: "result"}
+
+
+def test_what_may_say_nothing_is_closed_with_the_visitor(jobs: Jobs) -> None:
+    work = Work(1000)
+    running = never_nothing(lambda: jobs.follow("me", "step", work), "line")()  # type: ignore
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert work.closed

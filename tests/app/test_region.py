@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from app.pad import counted, marks
-from app.panels.rows import Line, name_part
+from app.panels.rows import Line, name_part, picked, whole_of
 from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, linked, marks_of, outlined, painted
 from app.session import Comparison, Session
 from attribution.regions import key
@@ -143,3 +143,23 @@ def test_answers_about_another_part_are_not_compared() -> None:
     of_part = Comparison(("abu",)).about(key(session.query)).answered(answers.attribution())
     assert of_part.about(key(session.query)) is of_part
     assert of_part.about("").answers == () and of_part.about("").chosen == ("abu",)
+
+
+def test_a_number_is_not_given_to_two_boxes() -> None:
+    """Also when the first rows have made room for later ones."""
+    part = Query("a", query().image, regions=(Region((0, 0, 9, 9)),))
+    later = tuple(Line("x", f"box {n}", part, answers.attribution()) for n in (8, 9))
+    assert name_part(part, later) == "box 10"
+
+
+def test_a_row_is_compared_with_the_whole_picture_of_its_own_method() -> None:
+    of = {name: answers.attribution(name) for name in ("abu", "clip")}
+    rows = [Line(part, "", query(), of[name]) for part, name in
+            (("", "abu"), ("", "clip"), ("b", "clip"), ("b", "abu"))]  # fmt: skip
+    lines = tuple(rows)
+    assert whole_of(rows[2], lines) is rows[1] and whole_of(rows[3], lines) is rows[0]
+    assert whole_of(rows[3], lines[1:]) is None
+
+
+def test_a_card_of_a_row_names_row_and_record() -> None:
+    assert picked("2|animals/a|b") == (2, "animals/a|b")

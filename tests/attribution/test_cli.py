@@ -106,7 +106,7 @@ def test_a_program_of_its_own_generates_from_a_seed(tiny_index, tmp_path) -> Non
         (("--seed", "1", "--method", "abu,trak"), "trak"),
         (("--seed", "1", "--region", "0,0,4"), "region"),
         (("--seed", "1", "--region", "99,0,120,4"), "outside the picture of 16 x 16 px"),
-        (("--seed", "1", "--region", "8,0,2,4"), "x0 has to be below x1"),
+        (("--seed", "1", "--region", "8,0,2,4"), "its left has to be below its right"),
         (("--seed", "1", "--region", "0,0,nan,4"), "pixels, not"),
         (("--seed", "1", "--region", "0,0,8,4", "--region", ""), "pixels, not"),
         (("--seed", "1", "--mask", "absent.png"), "no such image"),

@@ -50,8 +50,12 @@ def test_the_index_s_own_detector_is_the_default(detecting):
 
 def test_without_one_and_offline_attention_is_left(engine, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv(SOURCE, "nobody/no-such-detector")
     setup = Setup(engine.denoiser)
+    monkeypatch.setenv(SOURCE, "/no/such/folder")
+    with pytest.raises(UserError, match="grounding-dino: there is no folder /no/such/folder"):
+        choose("grounding-dino", setup)
+    assert choose("auto", setup) == "attention"
+    monkeypatch.setenv(SOURCE, "nobody/no-such-detector")
     why = {entry["name"]: entry["why"] for entry in listed(setup)}
     assert "hub's cache" in why["grounding-dino"] and choose("auto", setup) == "attention"
     with pytest.raises(UserError, match="grounding-dino: nobody/no-such-detector is not"):
@@ -62,6 +66,15 @@ def test_without_one_and_offline_attention_is_left(engine, monkeypatch, tmp_path
     assert setup.source == (str(tmp_path), None) and choose("auto", setup) == "grounding-dino"
     monkeypatch.setenv(DEFAULT, "attention")
     assert choose("auto", setup) == "attention" and choose("", setup) == "attention"
+
+
+def test_a_low_threshold_is_one_for_names_too(detecting):
+    """Else the names' own least score would go on keeping boxes out."""
+    query = Query("a dog and a house, by e", tiny_images(1)[0].resize((50, 30)))
+    both = finished(detecting.detect(query, threshold=0.0, text_threshold=0.0))
+    assert finished(detecting.detect(query, threshold=0.0)).detections == both.detections != ()
+    usual = finished(detecting.detect(query, threshold=0.4)).detections
+    assert usual == finished(detecting.detect(query, threshold=0.4, text_threshold=0.25)).detections
 
 
 def test_detect_takes_queries_and_plain_pictures(detecting):
