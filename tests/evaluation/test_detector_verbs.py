@@ -9,7 +9,15 @@ import pytest
 
 from evaluation.attention import figures_of
 from evaluation.data import load_records
-from evaluation.detector import Case, asked_for, average_precision, cases, judged, pointed
+from evaluation.detector import (
+    Case,
+    asked_for,
+    average_precision,
+    cases,
+    judged,
+    of_unseen,
+    pointed,
+)
 from evaluation.results import read_lines
 from precompute.extras import install_encoder
 from tests.collages import collage_set
@@ -19,6 +27,17 @@ from tests.tiny_detector import tiny_detector
 
 def unit(true, found):
     return {"true": true, "found": found}
+
+
+def test_of_unseen_drawings_only_their_own_phrases_count():
+    unit = {
+        "true": [["cat", 0, 0, 4, 4], ["dog", 6, 6, 9, 9]],
+        "unseen": [False, True],
+        "found": [["cat", 0.9, 0, 0, 4, 4], ["dog", 0.8, 0, 0, 4, 4], ["dog", 0.3, 6, 6, 9, 9]],
+    }
+    assert judged(unit) == ([(0.9, True), (0.8, False), (0.3, True)], 2)
+    assert judged(of_unseen(unit)) == ([(0.8, False), (0.3, True)], 1)
+    assert pointed(of_unseen(unit)) == (0, 1)
 
 
 def test_average_precision_by_hand():
@@ -46,7 +65,7 @@ def test_a_box_is_found_once_by_its_own_phrase():
 
 
 def test_other_names_share_no_word():
-    case = Case("x", None, (), ("red ball", "box"))
+    case = Case("x", None, (), ("red ball", "box"), (True, False))
     asked = asked_for(case, ["blue ball", "box", "dog", "cat", "red house", "tree", "cow"])
     assert asked[:2] == ("red ball", "box") and len(asked) == 5
     assert set(asked[2:]) <= {"dog", "cat", "tree", "cow"}
@@ -88,7 +107,7 @@ def test_detector_runs_resumes_and_reports(world, tmp_path, capsys):
     first = capsys.readouterr().out
     assert "AP50, held-out collages" in first and "with three others" in first
     lines = read_lines(tmp_path / "results" / "detector.jsonl")
-    assert len([line for line in lines if "unit" in line]) == 2 * 4
+    assert len([line for line in lines if "unit" in line]) == 3 * 4
     assert evaluate("detector", world, tmp_path) == 0
     assert read_lines(tmp_path / "results" / "detector.jsonl") == lines
     assert capsys.readouterr().out == first
