@@ -87,12 +87,12 @@ def _optional(path: Path) -> set[str]:
     return set(_requirements(name)) if name else set()
 
 
-# starlette is gradio's own server, spaces is there on Spaces, trak is a peer to compare with; the
-# others remake data and model.
+# starlette is gradio's own server, spaces is there on Spaces, trak is a peer to compare with;
+# matplotlib and scipy serve figures, resvg_py remakes the data.
 EXTRA = {
     "app": ("starlette", "spaces"),
     "precompute": ("matplotlib", "resvg_py"),
-    "evaluation": ("matplotlib",),
+    "evaluation": ("matplotlib", "scipy"),
     "benchmarks": ("trak",),
 }
 

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app.conftest import Site
-from tests.app.test_browser_region import attribute, shot, tab, upload, visit
+from tests.app.test_browser_region import attribute, ran, shot, tab, upload, visit
 
 pytestmark = pytest.mark.browser
 
@@ -34,9 +34,7 @@ def opened(page: Any, name: str, tool: str) -> None:
 
 def detect(page: Any, text: str) -> None:
     page.fill("#detect-text textarea, #detect-text input", text)
-    page.click("#detect-run")
-    page.wait_for_selector("#detect-status .w-working", state="attached")
-    page.wait_for_selector("#detect-status .w-done")
+    ran(page, "detect")
 
 
 def test_what_was_found_is_ticked_and_attributed(desktop: Any, tmp_path: Path) -> None:
@@ -92,8 +90,7 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     page = desktop
     page.click("role=tab[name=Generate]")
     page.fill("#prompt textarea", "ak by 0")
-    page.click("#generate-run")
-    page.wait_for_selector("#generate-status .w-done")
+    ran(page, "generate")
     opened(page, "Words", "look")
     expect(page.locator("#region-line")).to_contain_text("No word chosen")
     page.click('#words [data-id="ak"]')
@@ -120,8 +117,7 @@ def test_what_is_chosen_while_the_model_looks_stays(desktop: Any, tmp_path: Path
     page = desktop
     page.click("role=tab[name=Generate]")
     page.fill("#prompt textarea", "bn by 1")
-    page.click("#generate-run")
-    page.wait_for_selector("#generate-status .w-done")
+    ran(page, "generate")
     opened(page, "Words", "look")
     page.wait_for_selector('#words [data-id="bn"]')
     for word in ("bn", "by"):  # the second before the model has looked
