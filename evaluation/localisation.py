@@ -33,13 +33,13 @@ from attribution import defaults
 from attribution.methods.registry import METHODS, why_not
 from attribution.regions import mirrored
 from attribution.types import Query, UserError
-from attribution.validate import whole_numbers
-from evaluation import generated
+from attribution.validate import listed, whole_numbers
+from evaluation import generated, roster
 from evaluation.answers import Answers
 from evaluation.data import HELD_OUT
 from evaluation.objects import two_objects
 from evaluation.objects.alone import alone
-from evaluation.objects.pooled import UNLEARNING, Ranker, named
+from evaluation.objects.pooled import Ranker
 from evaluation.objects.tables import JUDGED, TOP, summarise
 from evaluation.objects.two_objects import PARTS, Case
 from evaluation.recogniser import Training
@@ -121,8 +121,8 @@ def _methods(names: str | None, answers: Answers) -> list[str]:
     ablations; UserError for one that it cannot run.
     """
     if names is not None:
-        return named(names, answers)
-    cheap = [name for name, method in METHODS.items() if method.kind != UNLEARNING]
+        return roster.able(listed(names), answers.context)
+    cheap = [name for name, method in METHODS.items() if method.kind != roster.UNLEARNING]
     ordered = dict.fromkeys([*FIRST, *cheap])
     return [name for name in ordered if not why_not(METHODS[name], answers.context)]
 

@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from attribution import defaults
 from attribution.types import UserError
-from attribution.validate import whole_numbers
+from attribution.validate import listed, whole_numbers
+from evaluation import roster
 from evaluation.answers import Answers
 from evaluation.data import Records
 from evaluation.localisation import POOL, pool_of
 from evaluation.objects import two_objects
 from evaluation.objects.own_tables import METHODS, summarise
-from evaluation.objects.pooled import Ranker, named
+from evaluation.objects.pooled import Ranker
 from evaluation.objects.tables import TOP
 from evaluation.objects.two_objects import PARTS, Case
 from evaluation.world import world_of
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """One line a method and collage: where both drawings rank in each of the three answers."""
     answers = Answers(world_of(args))
-    methods = named(args.methods, answers)
+    methods = roster.able(listed(args.methods), answers.context)
     settings: dict[str, Any] = {
         **{"pool": args.pool, "timesteps": args.timesteps, "cases": args.cases},
         "racing": None if args.timesteps else [list(wave) for wave in defaults.RACING],

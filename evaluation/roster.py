@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,6 +36,12 @@ def chosen(names: str, context: Context) -> list[str]:
     wanted = listed(names)
     if wanted == [ALL]:
         wanted = [name for name, method in METHODS.items() if not why_not(method, context)]
+    return sorted(able(wanted, context), key=lambda name: place(name, METHODS[name].kind))
+
+
+def able(wanted: Sequence[str], context: Context) -> list[str]:
+    """Methods as they are named, each once; UserError for one that is not there or cannot run, or
+    for none."""
     for name in wanted:
         if name not in METHODS:
             raise UserError(f"no method {name!r}; there are {', '.join(METHODS)}")
@@ -43,7 +49,7 @@ def chosen(names: str, context: Context) -> list[str]:
             raise UserError(f"method {name}: {why}")
     if not wanted:
         raise UserError("no method is named")
-    return sorted(dict.fromkeys(wanted), key=lambda name: place(name, METHODS[name].kind))
+    return list(dict.fromkeys(wanted))
 
 
 def basis(name: str, context: Context) -> str:

@@ -97,25 +97,23 @@ class Ledger:
 
     def note_arms(self, labels: Mapping[str, str]) -> None:
         """Join labels to those noted, where that says anything new."""
-        noted = self.results.units.get("arms", {}).get("labels", {})
-        joined = {**noted, **labels}
-        if joined != noted:
-            self.results.add("arms", labels=joined)
+        self._join("arms", "labels", labels)
 
     def note_digests(self, digests: Mapping[str, str]) -> None:
         """Join the digests of the arms as they are now: which of several answers of an arm counts,
         where its configuration has changed."""
-        noted = self.results.units.get("digests", {}).get("arms", {})
-        joined = {**noted, **digests}
-        if joined != noted:
-            self.results.add("digests", arms=joined)
+        self._join("digests", "arms", digests)
 
     def note_configurations(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Join the settings of the arms as they are now: a digest alone cannot be read back."""
-        noted = self.results.units.get("configurations", {}).get("arms", {})
-        joined = {**noted, **found}
+        self._join("configurations", "arms", found)
+
+    def _join(self, unit: str, name: str, values: Mapping[str, Any]) -> None:
+        """One more line of a unit where `values` say anything new, with what it said before."""
+        noted = self.results.units.get(unit, {}).get(name, {})
+        joined = {**noted, **values}
         if joined != noted:
-            self.results.add("configurations", arms=joined)
+            self.results.add(unit, **{name: joined})
 
     def note_random(self, draw: int, rows: Sequence[int]) -> None:
         """Keep a draw's order of removal."""

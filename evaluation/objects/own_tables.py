@@ -27,7 +27,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     names = list(dict.fromkeys(unit["method"] for unit in units))
     of = {name: [unit for unit in units if unit["method"] == name] for name in names}
     figures = []
-    for name in [METHODS[0]] if METHODS[0] in of else []:
+    if (name := METHODS[0]) in of:
         before, n = _before(of[name])
         low, high = wilson(before, n)
         figures.append(

@@ -6,28 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from attribution.methods.registry import METHODS, why_not
+from attribution.methods.registry import METHODS
 from attribution.racing import by_spread
-from attribution.types import Attribution, Query, UserError
-from attribution.validate import listed
+from attribution.types import Attribution, Query
 from evaluation.answers import Answers, last
+from evaluation.roster import UNLEARNING
 
 # A pool whose scores are all compared is scored at so many timesteps, those a race looks at first.
 COMPARED_TIMESTEPS = 3
-UNLEARNING = "unlearning"
-
-
-def named(names: str, answers: Answers) -> list[str]:
-    """Methods of a list with commas, each once; UserError for one that the index cannot run."""
-    wanted = list(dict.fromkeys(listed(names)))
-    if not wanted:
-        raise UserError("--methods names none")
-    for name in wanted:
-        if name not in METHODS:
-            raise UserError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
-        if why := why_not(METHODS[name], answers.context):
-            raise UserError(f"method {name}: {why}")
-    return wanted
 
 
 @dataclass

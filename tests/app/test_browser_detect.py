@@ -32,6 +32,12 @@ def opened(page: Any, name: str, tool: str) -> None:
     page.wait_for_selector(f'#pad .w-marks[data-tool="{tool}"]', state="attached")
 
 
+def generated(page: Any, prompt: str) -> None:
+    page.click("role=tab[name=Generate]")
+    page.fill("#prompt textarea", prompt)
+    ran(page, "generate")
+
+
 def detect(page: Any, text: str) -> None:
     page.fill("#detect-text textarea, #detect-text input", text)
     ran(page, "detect")
@@ -88,9 +94,7 @@ def test_nothing_found_and_bad_words_are_said(desktop: Any) -> None:
 
 def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -> None:
     page = desktop
-    page.click("role=tab[name=Generate]")
-    page.fill("#prompt textarea", "ak by 0")
-    ran(page, "generate")
+    generated(page, "ak by 0")
     opened(page, "Words", "look")
     expect(page.locator("#region-line")).to_contain_text("No word chosen")
     page.click('#words [data-id="ak"]')
@@ -115,9 +119,7 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
 
 def test_what_is_chosen_while_the_model_looks_stays(desktop: Any, tmp_path: Path) -> None:
     page = desktop
-    page.click("role=tab[name=Generate]")
-    page.fill("#prompt textarea", "bn by 1")
-    ran(page, "generate")
+    generated(page, "bn by 1")
     opened(page, "Words", "look")
     page.wait_for_selector('#words [data-id="bn"]')
     for word in ("bn", "by"):  # the second before the model has looked
