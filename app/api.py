@@ -70,13 +70,14 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         regions: list[list[float]] | None = None,
         methods: list[str] = [defaults.METHOD],  # noqa: B006  gradio shows the default to clients
         top_k: int = 24,
+        called: str = "",
     ) -> dict:
         """The training pictures that mattered most, as the command line's result.json; `error`
         joins it where only some of the methods could answer.
         """
         names = validate.methods(methods, {m["name"]: m for m in engine.methods()})
         k = validate.top_k(top_k, engine.n_train)
-        text = validate.prompt(prompt)
+        text, words = validate.prompt(prompt), validate.called(called)
         picture = None if image is None else served.opened(image)
         size = (engine.resolution, engine.resolution) if picture is None else picture.size
         chosen = validate.regions(regions, size)
@@ -84,7 +85,7 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
             query = _last(jobs.generate(text, validate.seed(seed)), Query)
         else:
             query = engine.upload(picture, text)
-        query = replace(query, regions=chosen)
+        query = replace(query, regions=chosen, called=words)
         answers, failed = _answers(jobs.attribute(query, names, k), names)
         result = served.result(engine, engine.result(query, answers, k))
         return {**result, "error": failed} if failed else result

@@ -54,7 +54,14 @@ def counted(parts: Parts) -> str:
         return "The whole picture counts."
     many = 1 if parts.tab in (BRUSH, WORDS) else len(parts.regions)
     verb = "counts" if many == 1 else "count"
-    return f"{_what(parts, many)}: {percent(parts.share)} of the picture {verb}."
+    return f"{_what(parts, many)}: {percent(parts.share)} of the picture {verb}{_by(parts)}."
+
+
+def _by(parts: Parts) -> str:
+    """The words that go with the part."""
+    if parts.words:
+        return f", as “{parts.words}”"
+    return ", with the whole prompt as long as no words are there" if parts.own else ""
 
 
 def _what(parts: Parts, many: int) -> str:

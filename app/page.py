@@ -224,7 +224,7 @@ class _Page:
         return {} if session.query is None else self.part.fresh(session.query)
 
     def _forget(self, session: Session, parts: Parts, request: gr.Request) -> Iterator[Updates]:
-        yield from self.forget.forget(session.about(parts.regions), request)
+        yield from self.forget.forget(session.about(parts.regions, parts.words), request)
 
     def _compare(
         self,
@@ -234,7 +234,9 @@ class _Page:
         k: float,
         request: gr.Request,
     ) -> Iterator[Updates]:
-        yield from self.compare.compare(session.about(parts.regions), comparison, k, request)
+        yield from self.compare.compare(
+            session.about(parts.regions, parts.words), comparison, k, request
+        )
 
     def _attribute(
         self,
@@ -245,7 +247,7 @@ class _Page:
         exhaustive: bool,
         request: gr.Request,
     ) -> Iterator[Updates]:
-        before, session = session, session.about(parts.regions)
+        before, session = session, session.about(parts.regions, parts.words)
         shown = False  # a partial answer stands where the last answer stood
         work = self.run.attribute(session, method, top_k, exhaustive, request)
         for updates, item in work:
@@ -292,8 +294,8 @@ class _Page:
         }
 
     def _link(self, session: Session, comparison: Comparison, request: gr.Request) -> Updates:
-        """Follow ?prompt=&seed=&method=&k=&region=: from a saved example at once, else by making
-        the picture again.
+        """Follow ?prompt=&seed=&method=&k=&region=&called=: from a saved example at once, else by
+        making the picture again.
         """
         asked = dict(request.query_params)
         if "prompt" not in asked:
@@ -305,6 +307,7 @@ class _Page:
             (method,) = validate.methods([asked.get("method", defaults.METHOD)], known)
             top_k = validate.top_k(asked.get("k", str(defaults.TOP_K)), self.engine.n_train)
             regions = linked(asked.get("region", ""), (self.engine.resolution,) * 2)
+            called = validate.called(asked.get("called"))
         except (UserError, ValueError) as error:
             gr.Warning(f"The link cannot be followed: {error}.", title="Link")
             return {self.session: session}
@@ -312,7 +315,7 @@ class _Page:
         if example is not None and not regions:
             return self._show(example, comparison)
         return {
-            self.session: Session(link=True, regions=regions),
+            self.session: Session(link=True, regions=regions, called=called),
             self.go_generate: 1,
             self.picture.prompt: prompt,
             self.picture.seed: seed,

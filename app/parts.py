@@ -46,6 +46,7 @@ class Parts:
     tab: the one that counts. current: the box whose numbers are shown. radius: of the brush, in
     pixels. found: what a detector found, None before it was asked; ticked: which of it counts.
     said: the phrase of `prompt` whose heat in `maps` counts, where it reaches `keep` of its peak.
+    own: whether the part is asked about in words of its own, typed or else as it was `called`.
     revision: counts changes, so that every redrawing differs from the last.
     """
 
@@ -62,13 +63,16 @@ class Parts:
     maps: WordMaps | None = None
     said: str = ""
     keep: float = 0.5
+    own: bool = False
+    typed: str = ""
     revision: int = 0
 
     @classmethod
     def of(cls, query: Query) -> Parts:
         """A new picture, or one whose boxes were chosen before (an example, a link)."""
         size = query.image.size
-        start = cls(size, radius=0.05 * max(size), prompt=query.prompt)
+        words: dict[str, Any] = {"own": bool(query.called), "typed": query.called}
+        start = cls(size, radius=0.05 * max(size), prompt=query.prompt, **words)
         boxes = tuple(region for region in query.regions if region.mask is None)
         return replace(start, tab=BOXES, boxes=boxes) if boxes else start
 
@@ -113,6 +117,11 @@ class Parts:
             labels = dict.fromkeys(self.found[i].label for i in sorted(self.ticked))
             return " and ".join(labels)
         return self.said if self.tab == WORDS and self.hot is not None else ""
+
+    @property
+    def words(self) -> str:
+        """What the chosen part goes by; "" where that is the prompt."""
+        return (self.typed or self.called) if self.own and self.regions else ""
 
     @cached_property
     def share(self) -> float:
@@ -186,6 +195,10 @@ class Parts:
 
     def hotter(self, keep: float) -> Parts:
         return self._next(keep=min(max(float(keep), 0.0), 1.0))
+
+    def word(self, own: bool, typed: str) -> Parts:
+        """In words of its own, or in the prompt's."""
+        return self._next(own=own, typed=" ".join(typed.split()))
 
     def clear(self) -> Parts:
         """Nothing drawn in the tab that counts."""

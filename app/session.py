@@ -15,7 +15,7 @@ class Session:
     answer: the attribution as computed. view: the answer as shown, re-ranked by the timestep slider
     around the timestep `centre`; None is all of them. top_k: how many of its records are shown.
     link: a shared link is being followed, so the attribution follows the picture by itself, about
-    the link's `regions`.
+    the link's `regions` as `called` there.
     """
 
     query: Query | None = None
@@ -25,20 +25,24 @@ class Session:
     link: bool = False
     centre: float | None = None
     regions: tuple[Region, ...] = ()
+    called: str = ""
 
     def asked(self, query: Query) -> Session:
         """A new picture: nothing is known about it yet."""
-        query = replace(query, regions=self.regions) if self.regions else query
+        if self.regions:
+            query = replace(query, regions=self.regions, called=self.called)
         return Session(query=query, link=self.link)
 
     def answered(self, answer: Attribution, top_k: int) -> Session:
         return replace(self, answer=answer, view=answer, top_k=top_k, link=False, centre=None)
 
-    def about(self, regions: tuple[Region, ...]) -> Session:
-        """The same picture, asked about a part of it; () is the whole."""
-        if self.query is None or self.query.regions == regions:
+    def about(self, regions: tuple[Region, ...], called: str = "") -> Session:
+        """The same picture, asked about a part of it in words of its own; () is the whole, and ""
+        the prompt.
+        """
+        if self.query is None or (self.query.regions, self.query.called) == (regions, called):
             return self
-        return replace(self, query=replace(self.query, regions=regions))
+        return replace(self, query=replace(self.query, regions=regions, called=called))
 
     def viewed(self, view: Attribution, centre: float | None) -> Session:
         return replace(self, view=view, centre=centre)

@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--seed", metavar="N", help="generate the picture from this seed")
     picture.add_argument("--image", metavar="FILE", help="attribute this picture instead")
     add("--region", action="append", metavar="x0,y0,x1,y1", help="a box in pixels; repeatable")
+    add(
+        "--called",
+        metavar="TEXT",
+        help="what the region shows, as in 'a stop sign': asked about in the place of the prompt",
+    )
     add("--mask", metavar="FILE", help="an image of the picture's proportions, white = region")
     add(
         "--detect",
@@ -82,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     """Cheap checks first: nothing is loaded for input that cannot work."""
     out = report.check_new_folder(args.out)
-    prompt = validate.prompt(args.prompt)
+    prompt, called = validate.prompt(args.prompt), validate.called(args.called)
     if args.seed is not None:
         validate.seed(args.seed)
     picture = None if args.image is None else read_image(args.image)
@@ -109,7 +114,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.detect is not None:
         free = validate.MAX_REGIONS - len(regions)
         regions = validate.regions((*regions, *_detected(engine, query, args)[:free]), size)
-    query = replace(query, regions=regions)
+    query = replace(query, regions=regions, called=called)
     answers: list[Attribution] = []
     try:
         _last(engine.attribute(query, methods, top_k, args.exhaustive), Attribution, answers)

@@ -133,7 +133,8 @@ class Engine(Reader):
         """
         names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
         k = validate.top_k(top_k, self.n_train)
-        query = replace(query, regions=validate.regions(query.regions, query.image.size))
+        chosen = validate.regions(query.regions, query.image.size)
+        query = replace(query, regions=chosen, called=validate.called(query.called))
         for name in names:
             METHODS[name].check_options({"exhaustive": exhaustive, **params})
         failures: list[tuple[str, Exception]] = []

@@ -118,7 +118,7 @@ class Reader:
 
     def link(self, query: Query, method: str, top_k: int) -> dict[str, str]:
         """Parameters of the page's address that reproduce a generated query: prompt, seed, method,
-        k, and region where there are boxes.
+        k, region where there are boxes, and called where these have words of their own.
         """
         if query.seed is None:
             raise UserError(
@@ -128,4 +128,5 @@ class Reader:
             raise UserError("a painted part has no link: only boxes would fit in one")
         link = {"prompt": query.prompt, "seed": str(query.seed), "method": method, "k": str(top_k)}
         boxes = (",".join(f"{value:.10g}" for value in region.box) for region in query.regions)
-        return {**link, "region": ";".join(boxes)} if query.regions else link
+        region = {"region": ";".join(boxes)} if query.regions else {}
+        return {**link, **region, **({"called": query.called} if query.called else {})}

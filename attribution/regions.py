@@ -5,6 +5,7 @@
 | `placement` | where a picture of any size lies on the white square the model sees |
 | `Plane` | the union of regions: constant values between edges, so that areas are exact |
 | weights | w [h, w], each latent cell's share of area inside the union; L_R = Σ w·e / Σ w |
+| `text` | what conditions the query: its prompt, or the words that the regions go by |
 
 Areas are computed in float64 and are exact for whole pixels: a region given as boxes and the same
 region given as a mask have the same weights bit for bit, and so have a flip and its flipped mask.
@@ -165,11 +166,19 @@ def mirrored(region: Region, width: int) -> Region:
     return Region((width - x1, y0, width - x0, y1), mask)
 
 
+def text(query: Query) -> str:
+    """What conditions the query: the regions' own words where it has some, else the prompt."""
+    return query.called or query.prompt
+
+
 def key(query: Query) -> str:
-    """Names the part of the picture that is attributed, in a line; "" for the whole of it."""
+    """Names the part of the picture that is attributed, and the words it goes by where these are
+    its own, in a line; "" for the whole of it under its prompt.
+    """
+    words = [f"as {query.called!r}"] if query.called else []
     if union(query.regions, query.image.size) is None:
-        return ""
-    return "; ".join(sorted({describe(region) for region in query.regions}))
+        return "".join(words)
+    return "; ".join([*sorted({describe(region) for region in query.regions}), *words])
 
 
 def describe(region: Region) -> str:

@@ -67,6 +67,7 @@ def query_dict(query: Query) -> dict[str, Any]:
         "guidance": query.guidance,
         "scheduler": query.scheduler,
         "regions": [_region_dict(query, i) for i in range(len(query.regions))],
+        "called": query.called,
         "image_sha256": hashlib.sha256(png_bytes(query.image)).hexdigest(),
     }
 

@@ -164,6 +164,7 @@ def _query(saved: Mapping[str, Any], folder: Path) -> Query:
         guidance=saved["guidance"],
         scheduler=saved["scheduler"],
         regions=tuple(_region(region, folder) for region in saved["regions"]),
+        called=saved.get("called", ""),
     )
 
 

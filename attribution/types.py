@@ -37,7 +37,8 @@ class Query:
     """One picture to attribute: the decoded 8-bit RGB image and the prompt that conditions it.
 
     `seed` is None for an upload; steps, guidance and scheduler describe how a generated image was
-    made.
+    made. called: what the regions show, in words of their own, which condition the query in the
+    place of the prompt; "" for the prompt.
     """
 
     prompt: str
@@ -47,6 +48,7 @@ class Query:
     guidance: float | None = None
     scheduler: str | None = None
     regions: tuple[Region, ...] = ()
+    called: str = ""
 
 
 @dataclass(frozen=True)

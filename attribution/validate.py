@@ -33,18 +33,28 @@ def whole_numbers(text: str) -> list[int]:
 
 def prompt(text: object) -> str:
     """A prompt of 1 to 1,000 characters; white space collapsed, control characters dropped."""
+    clean = _text(text, "the prompt")
+    if not clean:
+        raise UserError("the prompt is empty: type what the picture shows")
+    return clean
+
+
+def called(text: object) -> str:
+    """What a region shows, in words of its own, as a prompt; "" and None are none."""
+    return "" if text is None else _text(text, "what the region is called")
+
+
+def _text(text: object, name: str) -> str:
     if not isinstance(text, str):
-        raise UserError("the prompt has to be text")
+        raise UserError(f"{name} has to be text")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError("the prompt is not valid Unicode text") from None
+        raise UserError(f"{name} is not valid Unicode text") from None
     spaced = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
     clean = " ".join(spaced.split())
-    if not clean:
-        raise UserError("the prompt is empty: type what the picture shows")
     if len(clean) > MAX_PROMPT:
-        raise UserError(f"the prompt has {len(clean):,} characters; the limit is {MAX_PROMPT:,}")
+        raise UserError(f"{name} has {len(clean):,} characters; the limit is {MAX_PROMPT:,}")
     return clean
 
 

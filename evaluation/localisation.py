@@ -5,6 +5,7 @@ python -m evaluation localisation --cases-only          # train the classifier, 
 python -m evaluation localisation                       # AbU+, AbU, then the methods that cost less
 python -m evaluation localisation --methods abu,clip
 python -m evaluation localisation --pictures held-out   # collages that trained nothing, true boxes
+python -m evaluation localisation --words               # each region in words of its own, too
 
 A fixed pool of 1,000 training records is scored for region A, region B and the whole picture. A
 record counts for an object when it is a drawing of its category, or a collage with such a part.
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--least", type=int, default=two_objects.LEAST_MEMBERS, help="drawings of a category")
     add("--train-steps", type=int, default=Training.steps, help="of the classifier")
     add("--timesteps", type=whole_numbers, help="of unlearning methods; default: all of the index")
+    add("--words", action="store_true", help="ask in the objects' own words, too")
     add("--cases-only", action="store_true", help="find the pictures, attribute nothing")
 
 
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
         return
     job = Job(Ranker(answers, args.timesteps), results, pool_of(answers, args.pool), singly)
     work = [(job.answer, name, case) for name in methods for case in found]
+    work += [(job.worded, name, case) for name in methods for case in found if args.words]
     work += [(job.flipped, name, case) for name in methods for case in found[: args.flips]]
     work += [(job.alone, name, case) for name in methods for case in found if singly]
     for what, name, case in tqdm(work, desc="answers", disable=None):
@@ -166,6 +169,22 @@ class Job:
             shares={part: _shares(top, case, shows) for part, top in tops.items()},
             common=len(set(tops["a"]) & set(tops["b"])) / len(tops["a"]),
             seconds=time.perf_counter() - began,
+        )
+
+    def worded(self, name: str, case: Case) -> None:
+        """One line: what the answers about both regions by their own words hold of both objects."""
+        unit = f"words/{name}/{case.key}"
+        if self._done(unit, name):
+            return
+        shows = {c: self._shows(c) for c in case.categories}
+        tops = {PARTS[i]: self._top(name, case.worded(i)) for i in (0, 1)}
+        self.results.add(
+            unit,
+            method=name,
+            config=self.ranker.config(name),
+            names=case.names,
+            worded={part: _shares(top, case, shows) for part, top in tops.items()},
+            common=len(set(tops["a"]) & set(tops["b"])) / len(tops["a"]),
         )
 
     def flipped(self, name: str, case: Case) -> None:

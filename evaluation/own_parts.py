@@ -3,17 +3,20 @@ the training set, too: asked about one part, a method should rank that drawing b
 
 python -m evaluation own-parts                        # 40 collages, five methods
 python -m evaluation own-parts --methods abu,datainf
+python -m evaluation own-parts --words                # each part in words of its own, too
 
 The picture asked about is the collage itself, with its caption, and the region is the part's box;
 ranked are the pool of the verb localisation and the parts of every collage asked about, without the
 collage. Drawings of a category need not look alike, but a part is a scaled copy of its drawing: the
-truth of this question is sharper than that of localisation.
+truth of this question is sharper than that of localisation. `--words` asks about each part, and for
+comparison about the whole picture, by the part's noun in the place of the caption.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +24,14 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
-from attribution.types import UserError
+from attribution.types import Query, UserError
 from attribution.validate import listed, whole_numbers
 from evaluation import roster
 from evaluation.answers import Answers
 from evaluation.data import Records
 from evaluation.localisation import POOL, pool_of
 from evaluation.objects import two_objects
-from evaluation.objects.own_tables import METHODS, summarise
+from evaluation.objects.own_tables import METHODS, WHOLE_AS, summarise
 from evaluation.objects.pooled import Ranker
 from evaluation.objects.tables import TOP
 from evaluation.objects.two_objects import PARTS, Case
@@ -46,11 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--methods", default=",".join(METHODS), metavar="NAME[,NAME...]")
     add("--cases", type=int, default=40, metavar="N", help="collages")
     add("--pool", type=int, default=POOL, metavar="N", help="training records that are ranked")
+    add("--words", action="store_true", help="ask in the parts' own words, too")
     add("--timesteps", type=whole_numbers, help="of unlearning methods; default: all of the index")
 
 
 def run(args: argparse.Namespace) -> None:
-    """One line a method and collage: where both drawings rank in each of the three answers."""
+    """One line a method and collage: where both drawings rank in each of the three answers, and one
+    for the four answers by words.
+    """
     answers = Answers(world_of(args))
     methods = roster.able(listed(args.methods), answers.context)
     settings: dict[str, Any] = {
@@ -64,19 +70,20 @@ def run(args: argparse.Namespace) -> None:
     pool = answers.index.ids(pool_of(answers, args.pool))
     pool = list(dict.fromkeys([*pool, *(part for _, case in cases for part in case.parts)]))
     ranker = Ranker(answers, args.timesteps)
-    for name in methods:
+    for name, worded in product(methods, (False, True) if args.words else (False,)):
         config = ranker.config(name)
-        for record, case in tqdm(cases, desc=name, disable=None):
-            unit = f"{name}/{record}"
+        for record, case in tqdm(cases, desc=f"{name} {'in words' * worded}", disable=None):
+            unit = f"words/{name}/{record}" if worded else f"{name}/{record}"
             if unit in results.units and results.units[unit]["config"] == config:
                 continue
             began = time.perf_counter()
             ids = [other for other in pool if other != record]
-            ranks = {part: _ranks(ranker, name, case, part, ids) for part in PARTS}
-            spent = round((time.perf_counter() - began) / len(PARTS), 2)
+            asked = _worded(case) if worded else {part: case.query(part) for part in PARTS}
+            ranks = {part: _ranks(ranker, name, case, asked[part], ids) for part in asked}
+            spent = round((time.perf_counter() - began) / len(asked), 2)
             results.add(
                 unit, method=name, config=config, parts=case.parts, ranks=ranks, among=len(ids),
-                seconds=spent,
+                seconds=spent, **({"names": case.names} if worded else {}),
             )  # fmt: skip
 
 
@@ -91,14 +98,21 @@ def collages(records: Records, root: Path, count: int) -> list[tuple[str, Case]]
         if len(parts) == 2 and len(set(parts) & trained) == 2:
             (picture,) = records.pictures([row])
             kinds = of[parts[0]], of[parts[1]]
-            case = Case(records.captions[row], None, picture, kinds, cut, parts)
+            called = two_objects.names_of(records, parts)
+            case = Case(records.captions[row], None, picture, kinds, cut, parts, called)
             found.append((records.ids[row], case))
         if len(found) == count:
             break
     return found
 
 
-def _ranks(ranker: Ranker, name: str, case: Case, part: str, ids: list[str]) -> list[int]:
+def _worded(case: Case) -> dict[str, Query]:
+    """Each part by its own words, and the whole picture by each part's."""
+    parts = {PARTS[i]: case.worded(i) for i in (0, 1)}
+    return parts | {WHOLE_AS + PARTS[i]: case.worded(i, whole=True) for i in (0, 1)}
+
+
+def _ranks(ranker: Ranker, name: str, case: Case, query: Query, ids: list[str]) -> list[int]:
     """Places of the first and of the second part's drawing, 1 the best."""
-    order = list(ranker.ranked(name, case.query(part), ids, TOP).ids)
+    order = list(ranker.ranked(name, query, ids, TOP).ids)
     return [order.index(own) + 1 for own in case.parts]

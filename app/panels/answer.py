@@ -244,9 +244,12 @@ def scope_line(session: Session, n_train: int, recall: Recall | None = None) -> 
     if part := answer.params.get("region"):
         how += f" {PARTS.get(part) or OWN_LOSS.get(answer.kind, '')}"
     seen = "The part of your picture" if query.regions else "Your picture"
+    asked = f"“{text(query.prompt)}”" + (
+        f", its part as “{text(query.called)}”" * bool(query.called)
+    )
     return (
         f'<div class="w-scope"><img src="{data_uri(outlined(query))}" alt="{seen}">'
-        f"<p><b>“{text(query.prompt)}”</b><br>{how}{when}<br>{meaning}{scale}</p></div>"
+        f"<p><b>{asked}</b><br>{how}{when}<br>{meaning}{scale}</p></div>"
     )
 
 
@@ -271,6 +274,7 @@ def _scope(answer: Attribution, n_train: int) -> str:
 PARTS = {
     "crop": "A crop of the part was compared.",
     "ignored": "This method does not look at parts: it answers for the whole prompt.",
+    "words": "This method looks at no picture: it answers for the part's own words.",
 }
 OWN_LOSS = {
     "unlearning": "Only the part was unlearned.",

@@ -17,6 +17,7 @@ from app.pad import box_list, lead, line, marks, photo
 from app.panels.detect import Detect, Words, found_list, word_list
 from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Point, Stroke, marks_of
 from app.status import EVERY_CLICK, never_nothing
+from attribution import validate
 from attribution.engine import Engine
 from attribution.types import Query, UserError
 
@@ -24,6 +25,8 @@ DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="ut
 CORNERS = ("Left", "Top", "Right", "Bottom")
 BRUSH_WIDTH = 10
 WAITING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+OWN = "Else the whole prompt goes with the part, and its other things answer, too."
+EXAMPLE = "for example: a stop sign"
 NO_PICTURE = '<p class="w-empty">Make a picture first: then a part of it can be chosen here.</p>'
 
 
@@ -47,6 +50,7 @@ class Part:
                     with gr.Tab("Words", id=WORDS) as words:
                         self.words = Words(jobs)
                 self.line = block(elem_id="region-line")
+                self._words_row()
             with gr.Column(scale=4, min_width=260):
                 self.pad = block(
                     NO_PICTURE,
@@ -58,10 +62,27 @@ class Part:
                     elem_id="pad",
                 )
         lists = [self.list, self.detect.list, self.words.list]
-        self.outputs = [self.state, self.line, self.pad, *lists, *self.numbers, *self.buttons]
+        drawn = [self.state, self.line, self.pad, *lists, *self.numbers, *self.buttons]
+        self.outputs = [*drawn, self.naming, self.typed]
         tabs = {WHOLE: whole, BOXES: boxes, BRUSH: brush, DETECT: detect, WORDS: words}
         self._listen(tabs)
         self._ask()
+
+    def _words_row(self) -> None:
+        """What the part goes by when it is asked about."""
+        with gr.Row(visible=False, elem_id="own-words", equal_height=True) as self.naming:
+            self.own = gr.Checkbox(
+                label="Ask in words of its own", info=OWN, elem_id="own", min_width=200
+            )
+            self.typed = gr.Textbox(
+                label="What the part shows",
+                lines=1,
+                max_lines=2,
+                max_length=validate.MAX_PROMPT,
+                interactive=False,
+                elem_id="own-text",
+                min_width=200,
+            )
 
     def _boxes_tab(self) -> None:
         block(lead(BOXES))
@@ -132,6 +153,9 @@ class Part:
             button.click(partial(self._changed, change), self.state, self.outputs, **AT_ONCE)
         brush = [self.state, self.width, self.erase]
         gr.on([self.width.release, self.erase.input], self._brush, brush, self.outputs, **AT_ONCE)
+        said = [self.own.input, self.typed.input]
+        words = [self.state, self.own, self.typed]
+        gr.on(said, self._worded, words, [self.state, self.line, self.typed], **AT_ONCE)
 
     def _ask(self) -> None:
         """What the model is asked for waits for its turn on it."""
@@ -208,6 +232,15 @@ class Part:
         except UserError as error:
             return self._shown(parts.on(parts.tab), str(error))
 
+    def _worded(self, parts: Parts, own: bool, typed: str) -> dict[Any, Any]:
+        """The field itself is not written to: more may have been typed already."""
+        parts = parts.word(own, typed)
+        return {
+            self.state: parts,
+            self.line: line(parts),
+            self.typed: gr.update(interactive=own),
+        }
+
     def _brush(self, parts: Parts, width: float, erase: bool) -> dict[Any, Any]:
         return self._shown(parts.brush(width / 200 * max(parts.size), erase))
 
@@ -227,6 +260,8 @@ class Part:
             self.tabs: gr.update(selected=parts.tab),
             self.width: BRUSH_WIDTH,
             self.erase: False,
+            self.own: parts.own,
+            self.typed: gr.update(value=parts.typed, interactive=parts.own, placeholder=EXAMPLE),
             **self.detect.fresh(query),
             **self.words.fresh(),
         }
@@ -235,7 +270,7 @@ class Part:
     def fresh_outputs(self) -> list[Any]:
         """What another picture changes in this panel."""
         others = [*self.detect.fresh_outputs, *self.words.fresh_outputs]
-        return [*self.outputs, self.tabs, self.width, self.erase, *others]
+        return [*self.outputs, self.tabs, self.width, self.erase, self.own, *others]
 
     def _shown(self, parts: Parts, refused: str = "") -> dict[Any, Any]:
         """Everything that follows from the choice."""
@@ -246,6 +281,8 @@ class Part:
             self.line: line(parts, refused) if parts.picture else "",
             self.pad: marks(parts) if parts.picture else NO_PICTURE,
             self.list: box_list(parts),
+            self.naming: gr.update(visible=parts.picture and parts.tab != WHOLE),
+            self.typed: gr.update(placeholder=parts.called or EXAMPLE),
             self.detect.list: found_list(parts),
             self.words.list: word_list(parts),
             **{

@@ -18,7 +18,10 @@ from attribution.types import Attribution, Query
 MOST_ROWS = 8
 SHOWN = 12
 WHOLE_PICTURE = "whole picture"
-BLIND = "<br>it does not look at parts: this is the whole prompt's answer"
+BLIND = {
+    "ignored": "<br>it does not look at parts: this is the whole prompt's answer",
+    "words": "<br>it looks at no picture: this is the answer to the words",
+}
 LEAD = (
     "Each part of this picture that you asked about, with what mattered most for it. A row stays "
     "until another picture is made."
@@ -27,12 +30,17 @@ LEAD = (
 
 @dataclass(frozen=True)
 class Line:
-    """One answered question: the part (its key and its words), and the best of the answer."""
+    """One answered question: the part (its key and its name), and the best of the answer."""
 
     part: str
-    words: str
+    name: str
     query: Query
     answer: Attribution
+
+    @property
+    def title(self) -> str:
+        """The name, and the words that the part went by."""
+        return self.name + (f", as “{self.query.called}”" if self.query.called else "")
 
 
 class Rows:
@@ -61,11 +69,11 @@ class Rows:
         if query is None or answer is None:
             return {self.state: lines}
         part = key(query)
-        words = next((row.words for row in lines if row.part == part), "")
-        words = words or said_of(query, parts) or name_part(query, lines)
+        name = next((row.name for row in lines if place(row.query) == place(query)), "")
+        name = name or said_of(query, parts) or name_part(query, lines)
         light = replace(answer, cells=None, heatmaps={}, control=None)
         kept = [row for row in lines if (row.part, row.answer.method) != (part, answer.method)]
-        lines = (*kept, Line(part, words, query, light))[-MOST_ROWS:]
+        lines = (*kept, Line(part, name, query, light))[-MOST_ROWS:]
         return {
             self.state: lines,
             self.box: gr.update(visible=len(lines) > 1),
@@ -80,26 +88,26 @@ class Rows:
     def asked(self, row: Line) -> tuple[Session, str]:
         """A row's question and answer as a session, and its name."""
         session = Session().asked(row.query).answered(row.answer, SHOWN)
-        return session, f"{row.words}, {self.titles.get(row.answer.method, row.answer.method)}"
+        return session, f"{row.title}, {self.titles.get(row.answer.method, row.answer.method)}"
 
     def _row(self, number: int, row: Line, whole: Line | None) -> str:
         answer, method = row.answer, self.titles.get(row.answer.method, row.answer.method)
         unit = Unit.of(answer.scores)
         cards = "".join(
             f'<li><button type="button" class="w-card" data-id="{number}|{text(record.id)}" '
-            f'aria-label="{text(row.words)}, number {i + 1}: {text(name_of(record))}. Open.">'
+            f'aria-label="{text(row.title)}, number {i + 1}: {text(name_of(record))}. Open.">'
             f'<span class="w-thumb">{thumbnail(record, self.gallery.engine.index_hash)}</span>'
             f'<span class="w-label"><b>#{i + 1}</b> {unit.show(float(answer.scores[i]))}</span>'
             "</button></li>"
             for i, record in enumerate(self.gallery.records(answer.ids[:SHOWN]))
         )
-        seen = f'<img src="{data_uri(outlined(row.query))}" alt="Your picture, {text(row.words)}">'
+        seen = f'<img src="{data_uri(outlined(row.query))}" alt="Your picture, {text(row.title)}">'
         caption = (
-            f"<b>{text(row.words)}</b><br>{text(method)}, {label_of(answer.kind)} {unit.words}"
-            f"{BLIND if row.part and answer.params.get('region') == 'ignored' else ''}"
+            f"<b>{text(row.title)}</b><br>{text(method)}, {label_of(answer.kind)} {unit.words}"
+            f"{BLIND.get(answer.params.get('region', ''), '') if row.part else ''}"
         )
         return (
-            f'<section class="w-row" aria-label="{text(row.words)}, {text(method)}">'
+            f'<section class="w-row" aria-label="{text(row.title)}, {text(method)}">'
             f"<figure>{seen}<figcaption>{caption}{common(row, whole)}</figcaption></figure>"
             f'<ol class="w-run">{cards}</ol></section>'
         )
@@ -117,6 +125,11 @@ def whole_of(row: Line, lines: tuple[Line, ...]) -> Line | None:
     return next((one for one in lines if not one.part and one.answer.method == method), None)
 
 
+def place(query: Query) -> str:
+    """The part of the picture, whatever words it went by; "" for the whole."""
+    return key(replace(query, called=""))
+
+
 def said_of(query: Query, parts: Parts) -> str:
     """What the chosen parts show, where it is they that were asked about; else ""."""
     return parts.called if parts.called and parts.regions == query.regions else ""
@@ -132,12 +145,12 @@ def common(row: Line, whole: Line | None) -> str:
 
 def name_part(query: Query, lines: tuple[Line, ...]) -> str:
     """What a part is called: parts of a kind are counted in the order they were asked about."""
-    if not key(query):
+    if not place(query):
         return WHOLE_PICTURE
     if any(region.mask is not None for region in query.regions):
         kind = "painted part"
     else:
         kind = "box" if len(query.regions) == 1 else f"{len(query.regions)} boxes,"
     # rows that were pushed out leave their numbers behind: none is given twice
-    named = [row.words.removeprefix(f"{kind} ") for row in lines if row.words.startswith(kind)]
+    named = [row.name.removeprefix(f"{kind} ") for row in lines if row.name.startswith(kind)]
     return f"{kind} {1 + max((int(name) for name in named if name.isdigit()), default=0)}"

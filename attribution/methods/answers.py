@@ -46,7 +46,8 @@ def ranked(
 
 def region_params(query: Query, how: str) -> dict[str, str]:
     """`params` of a query with regions: "loss" where only they count in the query's loss, "crop"
-    where only they are looked at, "ignored" by a method that looks at no picture.
+    where only they are looked at, "ignored" by a method that looks at no picture, "words" by one
+    that looks at the regions' own.
     """
     return {"region": how} if query.regions else {}
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution import regions
 from attribution.cells import batch_size_for
 from attribution.datainf import MeanInverses
 from attribution.denoiser import Denoiser
@@ -26,7 +27,6 @@ from attribution.gradients import Gradients, draws_gradient, query_draws
 from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.context import Context
 from attribution.projection import BlockProjection
-from attribution.regions import query_weights
 from attribution.ridge import Ridge
 from attribution.types import Attribution, Progress, Query, UserError
 
@@ -208,8 +208,8 @@ class _Run:
         """φ(ẑ) of one model, float32 [1, d]."""
         began = time.perf_counter()
         latents = denoiser.encode_images([self.query.image])
-        cond = denoiser.encode_text([self.query.prompt])
-        weights = query_weights(denoiser, self.query)
+        cond = denoiser.encode_text([regions.text(self.query)])
+        weights = regions.query_weights(denoiser, self.query)
         noise, t = query_draws(denoiser, self.timesteps, self.draws, self.options["seed"])
         projection = self._projection(number)
         gradient: Gradients = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from attribution import regions
 from attribution.encoders import encoder_of
 from attribution.features import pixel_features
 from attribution.methods.answers import ranked, refuse_unknown, region_params
@@ -17,7 +18,6 @@ from attribution.methods.context import Context
 from attribution.methods.method import Method
 from attribution.pixels import NAME as PIXEL
 from attribution.pixels import pixel_search
-from attribution.regions import crop
 from attribution.search import Search
 from attribution.types import Attribution, Progress, Query
 
@@ -31,8 +31,8 @@ def clip_image(context: Context, query: Query) -> np.ndarray:
 
 
 def clip_text(context: Context, query: Query) -> np.ndarray:
-    """CLIP feature of the prompt, [d]."""
-    return np.asarray(context.clip.texts([query.prompt])[0])
+    """CLIP feature of the prompt, or of the regions' own words, [d]."""
+    return np.asarray(context.clip.texts([regions.text(query)])[0])
 
 
 def pixels(context: Context, query: Query) -> np.ndarray:
@@ -68,7 +68,7 @@ class SimilarityAttributor:
         yield Progress("compare", 0, 1)
         wanted = self.context.training_rows(ids)
         search = yield from self._search()
-        seen = query if self.prompt_only else replace(query, image=crop(query), regions=())
+        seen = query if self.prompt_only else replace(query, image=regions.crop(query), regions=())
         feature = self.encode(self.context, seen)
         rows, products, flips = search.nearest(feature, len(self.context.index.train_rows))
         keep = np.isin(rows, wanted)
@@ -80,8 +80,14 @@ class SimilarityAttributor:
             products[keep],
             flip=flips[keep],
             seconds={"compare": time.perf_counter() - began},
-            params=region_params(query, "ignored" if self.prompt_only else "crop"),
+            params=region_params(query, self._seen(query)),
         )
+
+    def _seen(self, query: Query) -> str:
+        """What this method looks at of a region."""
+        if self.prompt_only:
+            return "words" if query.called else "ignored"
+        return "crop"
 
     def _search(self) -> Generator[Progress, None, Search]:
         """What the query is compared with, rows of the index."""

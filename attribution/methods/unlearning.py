@@ -118,7 +118,7 @@ class UnlearningAttributor:
 
     def _encoded(self, query: Query) -> tuple[Tensor, Tensor]:
         denoiser = self.context.denoiser
-        return denoiser.encode_images([query.image]), denoiser.encode_text([query.prompt])
+        return denoiser.encode_images([query.image]), denoiser.encode_text([regions.text(query)])
 
 
 def _key(query: Query, config: UnlearnConfig) -> str:

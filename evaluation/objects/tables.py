@@ -27,7 +27,11 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     lines = [unit for unit in units if "shares" in unit]
     names = list(dict.fromkeys(line["method"] for line in lines))
     table = [HEADS]
-    table += [_row(name, [u for u in units if u.get("method") == name]) for name in names]
+    for name in names:
+        own = [unit for unit in units if unit.get("method") == name]
+        table.append(_row(name, own))
+        if worded := [unit for unit in own if "worded" in unit]:
+            table.append(_worded_row(name, worded))
     figures = []
     if judged := [name for name in JUDGED if name in names]:
         best = max(judged, key=lambda name: _means(lines, name)[0])
@@ -80,6 +84,17 @@ def _row(name: str, units: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return (name, *(_cell(values) for values in columns), f"{seconds:.1f}")
 
 
+def _worded_row(name: str, lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The row of answers by the objects' own words; what these do not change stays empty."""
+    chosen, other = (
+        [np.mean([line["worded"][PARTS[i]][(i + o) % 2] for i in (0, 1)]) for line in lines]
+        for o in (0, 1)
+    )
+    common = [line["common"] for line in lines]
+    cells = ("", "", _cell(other), "", "", _cell(common), "", "")
+    return (f"{name}, in words", _cell(chosen), *cells)
+
+
 def _cell(values: Sequence[float] | np.ndarray) -> str:
     if not len(values):
         return ""
@@ -115,6 +130,8 @@ def _note(
             "Drawn alone: the share for a picture of the same drawing's own caption, asked about "
             "as a whole, where the classifier names it."
         )
+    if any("worded" in unit for unit in units):
+        words.append("In words: each region by its object's noun in the place of the prompt.")
     words.append(
         "Lists in common: the share of region A's top list that is in region B's. Flip: the "
         "mirrored picture with the mirrored region, against the picture, over the pool"

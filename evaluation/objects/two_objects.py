@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
+from attribution.detection.words import nouns
 from attribution.integrity import canonical_hash
 from attribution.types import Query, Region, UserError
 from evaluation import generated, recogniser
@@ -41,8 +42,8 @@ PARTS = ("a", "b", "whole")
 @dataclass(frozen=True)
 class Case:
     """A picture with both objects. boxes: (x0, y0, x1, y1) in pixels, of `categories` in turn, as
-    are `parts`, the ids of the drawings that the prompt names. seed: None for a picture that was
-    not generated.
+    are `parts`, the ids of the drawings that the prompt names, and `names`, what it calls them.
+    seed: None for a picture that was not generated.
     """
 
     prompt: str
@@ -51,6 +52,7 @@ class Case:
     categories: tuple[str, str]
     boxes: tuple[Box, Box]
     parts: tuple[str, str]
+    names: tuple[str, str]
 
     @property
     def key(self) -> str:
@@ -61,6 +63,13 @@ class Case:
         """One of PARTS asked about: the first object's region, the second's, the whole picture."""
         regions = () if part == "whole" else (self._region(PARTS.index(part)),)
         return Query(self.prompt, self.image, seed=self.seed, regions=regions)
+
+    def worded(self, which: int, whole: bool = False) -> Query:
+        """The first or the second object's region in words of its own; `whole`: these words of the
+        whole picture.
+        """
+        query = self.query("whole" if whole else PARTS[which])
+        return replace(query, called=self.names[which])
 
     def _region(self, which: int) -> Region:
         """The object's box with a pixel around it, as one would draw it."""
@@ -90,6 +99,12 @@ def categories(records: Records, least: int = LEAST_MEMBERS) -> tuple[str, ...]:
     if len(found) < 2:
         raise UserError(f"fewer than two categories of collage parts have {least} drawings")
     return found
+
+
+def names_of(records: Records, parts: Sequence[str]) -> tuple[str, ...]:
+    """What the captions of drawings call them: their first noun, as in a collage's caption."""
+    captions = dict(zip(records.ids, records.captions, strict=True))
+    return tuple((*nouns(captions[part]), captions[part])[0] for part in parts)
 
 
 def category_of(records: Records) -> dict[str, str]:
@@ -206,7 +221,8 @@ def collage_cases(world: World, among: Sequence[str], count: int) -> list[Case]:
         if len(pair) == 2 and names[0] != names[1] and set(names) <= set(among):
             (picture,) = records.pictures([row])
             ids, boxes = zip(*pair, strict=True)
-            found.append(Case(records.captions[row], None, picture, names, boxes, ids))
+            caption, called = records.captions[row], names_of(records, ids)
+            found.append(Case(caption, None, picture, names, boxes, ids, called))
     return found[:count]
 
 
@@ -240,5 +256,8 @@ def generated_cases(
             if boxes is not None and len(found) < count and pairs[pair] < PER_PAIR:
                 pairs[pair] += 1
                 shown = Image.fromarray(image)
-                found[prompt] = Case(prompt, seed, shown, wanted.categories, boxes, wanted.parts)
+                called = names_of(world.records, wanted.parts)
+                found[prompt] = Case(
+                    prompt, seed, shown, wanted.categories, boxes, wanted.parts, called
+                )
     return list(found.values())
