@@ -153,9 +153,11 @@ class Part:
             button.click(partial(self._changed, change), self.state, self.outputs, **AT_ONCE)
         brush = [self.state, self.width, self.erase]
         gr.on([self.width.release, self.erase.input], self._brush, brush, self.outputs, **AT_ONCE)
-        said = [self.own.input, self.typed.input]
-        words = [self.state, self.own, self.typed]
-        gr.on(said, self._worded, words, [self.state, self.line, self.typed], **AT_ONCE)
+        words, shown = [self.state, self.own, self.typed], [self.state, self.line]
+        self.own.input(self._worded, words, shown, **AT_ONCE)
+        self.own.input(lambda own: gr.update(interactive=own), self.own, self.typed, **AT_ONCE)
+        # not `input`, which what is pasted does not set off
+        self.typed.change(self._worded, words, shown, trigger_mode="always_last", **AT_ONCE)
 
     def _ask(self) -> None:
         """What the model is asked for waits for its turn on it."""
@@ -234,12 +236,10 @@ class Part:
 
     def _worded(self, parts: Parts, own: bool, typed: str) -> dict[Any, Any]:
         """The field itself is not written to: more may have been typed already."""
-        parts = parts.word(own, typed)
-        return {
-            self.state: parts,
-            self.line: line(parts),
-            self.typed: gr.update(interactive=own),
-        }
+        worded = parts.word(own, typed)
+        if (worded.own, worded.typed) == (parts.own, parts.typed):
+            return {self.state: parts}
+        return {self.state: worded, self.line: line(worded)}
 
     def _brush(self, parts: Parts, width: float, erase: bool) -> dict[Any, Any]:
         return self._shown(parts.brush(width / 200 * max(parts.size), erase))

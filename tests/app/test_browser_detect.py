@@ -117,6 +117,33 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     expect(page.locator("#record")).to_contain_text(score)
 
 
+def test_a_part_is_asked_about_in_words_of_its_own(desktop: Any, tmp_path: Path) -> None:
+    page = desktop
+    upload(page, tmp_path / "named.png", (64, 64))
+    expect(page.locator("#own-words")).to_be_hidden()  # the whole picture goes by its prompt
+    opened(page, "Words", "look")
+    page.click('#words [data-id="ak"]')
+    page.wait_for_selector("#pad image.w-heat")
+    attribute(page)
+    page.check("#own input")
+    expect(page.locator("#own-text textarea, #own-text input")).to_have_attribute(
+        "placeholder", "ak"
+    )
+    expect(page.locator("#region-line")).to_contain_text("as “ak”")
+    attribute(page)
+    page.fill("#own-text textarea, #own-text input", "bo by 1")
+    expect(page.locator("#region-line")).to_contain_text("as “bo by 1”")
+    attribute(page)
+    expect(page.locator("#scope b")).to_contain_text("its part as “bo by 1”")
+    page.wait_for_selector("#rows .w-row:nth-child(3)")
+    names = ["ak", "ak, as “ak”", "ak, as “bo by 1”"]
+    expect(page.locator("#rows figcaption b")).to_have_text(names)
+    shot(page, "own-words")
+    upload(page, tmp_path / "another.png", (64, 64))
+    opened(page, "Box", "box")
+    expect(page.locator("#own input")).not_to_be_checked()
+
+
 def test_what_is_chosen_while_the_model_looks_stays(desktop: Any, tmp_path: Path) -> None:
     page = desktop
     generated(page, "bn by 1")

@@ -157,6 +157,8 @@ def test_attribute_takes_regions(client: Client, picture: Path) -> None:
     whole = client.predict(**call, api_name="/attribute")
     rows = [[row["score"] for row in r["methods"][0]["results"]] for r in (result, whole)]
     assert rows[0] != rows[1]
+    named = client.predict(**call, regions=boxes, called=" bo\tby 1", api_name="/attribute")
+    assert named["query"]["called"] == "bo by 1" and result["query"]["called"] == ""
 
 
 @pytest.mark.parametrize(

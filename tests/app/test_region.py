@@ -10,9 +10,21 @@ import pytest
 from PIL import Image
 
 from app.pad import counted, marks
-from app.panels.rows import Line, name_part, picked, whole_of
-from app.parts import BOXES, BRUSH, WHOLE, Parts, Stroke, linked, marks_of, outlined, painted
+from app.panels.rows import Line, name_part, picked, place, whole_of
+from app.parts import (
+    BOXES,
+    BRUSH,
+    DETECT,
+    WHOLE,
+    Parts,
+    Stroke,
+    linked,
+    marks_of,
+    outlined,
+    painted,
+)
 from app.session import Comparison, Session
+from attribution.detection.protocol import Detection
 from attribution.regions import key
 from attribution.types import Query, Region, UserError
 from tests.attribution import answers
@@ -132,9 +144,39 @@ def test_rows_are_named_in_the_order_they_were_asked() -> None:
     asked = [query(), query((100, 50), box), query((100, 50), other), query((100, 50), mask)]
     for one in [*asked, query((100, 50), box, other)]:
         lines = (*lines, Line(key(one), name_part(one, lines), one, answers.attribution()))
-    assert [row.words for row in lines] == [
+    assert [row.name for row in lines] == [
         *("whole picture", "box 1", "box 2", "painted part 1", "2 boxes, 1")
     ]
+
+
+def test_a_part_goes_by_words_of_its_own_only_when_asked_to() -> None:
+    parts = Parts.of(query((100, 50), Region((1, 2, 31, 32))))
+    assert parts.word(False, "a sign").words == "" and "as “" not in counted(parts)
+    named = parts.word(True, " a  sign ")
+    assert named.words == "a sign"
+    assert counted(named).endswith("counts, as “a sign”.")
+    assert named.on(WHOLE).words == "" and named.clear().words == ""
+    assert "as long as no words are there" in counted(parts.word(True, ""))
+    found = (Detection((0, 0, 9, 9), 0.9, "stop sign"), Detection((9, 9, 20, 20), 0.5, "dog"))
+    ticked = Parts.of(query()).on(DETECT).detected(found).word(True, "")
+    assert ticked.words == "stop sign" and ticked.tick(1).words == "stop sign and dog"
+    assert ticked.word(True, "a sign").words == "a sign"
+
+
+def test_a_link_s_words_come_with_its_box() -> None:
+    box = (Region((1, 2, 3, 4)),)
+    asked = Session(link=True, regions=box, called="a sign").asked(query((100, 50))).query
+    assert asked is not None and (asked.regions, asked.called) == (box, "a sign")
+    parts = Parts.of(asked)
+    assert parts.regions == box and parts.words == "a sign"
+
+
+def test_rows_of_a_part_by_its_words_and_by_the_prompt_share_a_name() -> None:
+    part = query((100, 50), Region((0, 0, 9, 9)))
+    by_words = replace(part, called="a sign")
+    assert place(by_words) == place(part) != "" and key(by_words) != key(part)
+    rows = [Line(key(one), "box 1", one, answers.attribution()) for one in (part, by_words)]
+    assert [row.title for row in rows] == ["box 1", "box 1, as “a sign”"]
 
 
 def test_answers_about_another_part_are_not_compared() -> None:

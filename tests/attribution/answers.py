@@ -73,7 +73,9 @@ RESULT_KEYS = {
     *("rank", "record", "score", "standard_error", "flip", "captions", "artists", "title"),
     *("source", "licence", "file"),
 }
-QUERY_KEYS = {"prompt", "seed", "steps", "guidance", "scheduler", "regions", "image_sha256"}
+QUERY_KEYS = {
+    *("prompt", "seed", "steps", "guidance", "scheduler", "regions", "called", "image_sha256"),
+}
 METHOD_KEYS = {
     *("name", "kind", "params", "seconds", "candidates", "evaluated_cells", "noise_floor"),
     "results",

@@ -105,6 +105,7 @@ def test_a_program_of_its_own_generates_from_a_seed(tiny_index, tmp_path) -> Non
         (("--seed", "1", "--method", "nope"), "nope"),
         (("--seed", "1", "--method", "abu,trak"), "trak"),
         (("--seed", "1", "--region", "0,0,4"), "region"),
+        (("--seed", "1", "--called", "o" * 1001), "called has 1,001 characters"),
         (("--seed", "1", "--region", "99,0,120,4"), "outside the picture of 16 x 16 px"),
         (("--seed", "1", "--region", "8,0,2,4"), "its left has to be below its right"),
         (("--seed", "1", "--region", "0,0,nan,4"), "pixels, not"),
@@ -145,7 +146,7 @@ def test_regions_and_a_mask_of_other_size(ask, tmp_path) -> None:
     mask = Image.new("L", (32, 32))
     mask.paste(255, (20, 20, 28, 24))
     mask.save(tmp_path / "mask.png")
-    boxes = ("--region", "0,0,99,4", "--region", " 1, 8.5,3,9")
+    boxes = ("--region", "0,0,99,4", "--region", " 1, 8.5,3,9", "--called", " bo  by 1")
     code, _, err = ask(
         *("--image", str(picture(tmp_path / "mine.png")), "--method", "abu,pixel", "--top-k", "2"),
         *(*boxes, "--mask", str(tmp_path / "mask.png")),
@@ -156,6 +157,7 @@ def test_regions_and_a_mask_of_other_size(ask, tmp_path) -> None:
     check_result(result, top_k=2)
     free = {"box": [10.0, 10.0, 14.0, 12.0], "mask": "region_3.png"}
     assert result["query"]["regions"] == [[0.0, 0.0, 16.0, 4.0], [1.0, 8.5, 3.0, 9.0], free]
+    assert result["query"]["called"] == "bo by 1"
     assert Image.open(folder / "region_3.png").getbbox() == (10, 10, 14, 12)
     assert [m["params"]["region"] for m in result["methods"]] == ["loss", "crop"]
 

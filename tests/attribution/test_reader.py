@@ -61,6 +61,8 @@ def test_export_and_link(reader, query, answer, tmp_path) -> None:
     boxes = (Region((0.0, 1.5, 4.0, 8.0)), Region((9.0, 9.0, 16.0, 10.1)))
     part = reader.link(replace(query, regions=boxes), "abu", 4)
     assert part == {**link, "region": "0,1.5,4,8;9,9,16,10.1"}
+    named = reader.link(replace(query, regions=boxes[:1], called="a stop sign"), "abu", 4)
+    assert named == {**link, "region": "0,1.5,4,8", "called": "a stop sign"}
     free = Region((0, 0, 16, 16), Image.new("L", (16, 16), 200))
     with pytest.raises(UserError, match="painted"):
         reader.link(replace(query, regions=(free,)), "abu", 4)

@@ -58,6 +58,13 @@ def test_boxes() -> None:
     assert "thinner" in one_line(validate.box, (63.999, 1, 80, 9), (64, 64))
 
 
+def test_words_of_a_region() -> None:
+    assert validate.called(None) == validate.called(" \n") == ""
+    assert validate.called(" a\tstop  sign ") == "a stop sign"
+    for wrong in (7, "\ud800", "a" * 1001):
+        assert "what the region is called" in one_line(validate.called, wrong)
+
+
 def test_regions() -> None:
     assert validate.regions(None, (64, 64)) == validate.regions([], (64, 64)) == ()
     free = validate.mask(Image.new("L", (8, 8), 255), (8, 8))

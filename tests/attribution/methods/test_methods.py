@@ -129,6 +129,19 @@ def test_a_region_counts_and_one_of_everything_changes_nothing(context, query, n
     assert same == (part.params["region"] == "ignored")
 
 
+@pytest.mark.parametrize("name", [name for name in REAL if name != "random"])
+def test_a_part_in_words_of_its_own_is_answered_as_if_they_were_the_prompt(context, query, name):
+    """What looks at pictures only looks at the same crop."""
+    ids = context.index.ids(context.index.train_rows[:4])
+    part = replace(query, regions=(Region((2, 1, 9, 6.5)),))
+    asked = (part, replace(part, called="bo by 1"), replace(part, prompt="bo by 1"))
+    plain, called, prompted = (answer(context, name, q, ids, **options_for(name)) for q in asked)
+    assert called.ids == prompted.ids and np.array_equal(called.scores, prompted.scores)
+    same = called.ids == plain.ids and np.array_equal(called.scores, plain.scores)
+    assert same == (called.params["region"] == "crop")
+    assert plain.params["region"] == ("ignored" if name == "clip-text" else called.params["region"])
+
+
 @pytest.mark.parametrize("name", UNLEARNING)
 def test_unlearning_answers_carry_cells_maps_and_parameters(context, query, name):
     found = answer(context, name, query, **SMALL)
