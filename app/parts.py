@@ -167,7 +167,10 @@ class Parts:
         return self._next(boxes=left).choose(self.current)
 
     def paint(self, stroke: Stroke) -> Parts:
-        return self._next(strokes=(*self.strokes, stroke)[-MOST_STROKES:])
+        """One more stroke; UserError where there are too many."""
+        if len(self.strokes) == MOST_STROKES:
+            raise UserError(f"{MOST_STROKES} strokes are the most: undo some, or clear them")
+        return self._next(strokes=(*self.strokes, stroke))
 
     def undo(self) -> Parts:
         """Without the last stroke."""
@@ -178,13 +181,15 @@ class Parts:
 
     def detected(self, found: Sequence[Detection]) -> Parts:
         """What a detector found; the best of it counts at once."""
-        kept = tuple(found)[: validate.MAX_REGIONS]
-        return self._next(found=kept, ticked=frozenset({0} if kept else ()))
+        return self._next(found=tuple(found), ticked=frozenset({0} if found else ()))
 
     def tick(self, number: int) -> Parts:
-        """One of what was found counts from now on, or no longer."""
+        """One of what was found counts from now on, or no longer; UserError where too many do."""
         known = range(len(self.found or ()))
-        return self._next(ticked=self.ticked ^ ({number} & set(known)))
+        ticked = self.ticked ^ ({number} & set(known))
+        if len(ticked) > validate.MAX_REGIONS:
+            raise UserError(f"{validate.MAX_REGIONS} boxes are the most that count together")
+        return self._next(ticked=ticked)
 
     def looked(self, maps: WordMaps) -> Parts:
         """Where the model looked for each word."""

@@ -10,6 +10,8 @@ python -m evaluation localisation --words               # each region in words o
 A fixed pool of 1,000 training records is scored for region A, region B and the whole picture. A
 record counts for an object when it is a drawing of its category, or a collage with such a part.
 The ceiling: the same for pictures of one object alone, of its own caption, asked about as a whole.
+What a region may not change is measured on the first picture: one of everything, boxes or their
+mask, and the mirrored mask.
 
 Unlearning methods race the pool as a default query races its candidates: 4,000 forwards an answer
 in the place of 20,000; `--timesteps` has every record scored at those instead. The mirrored
@@ -38,7 +40,7 @@ from attribution.validate import listed, whole_numbers
 from evaluation import generated, roster
 from evaluation.answers import Answers
 from evaluation.data import HELD_OUT
-from evaluation.objects import two_objects
+from evaluation.objects import identities, two_objects
 from evaluation.objects.alone import alone
 from evaluation.objects.pooled import Ranker
 from evaluation.objects.tables import JUDGED, TOP, summarise
@@ -98,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
     work = [(job.answer, name, case) for name in methods for case in found]
     work += [(job.worded, name, case) for name in methods for case in found if args.words]
     work += [(job.flipped, name, case) for name in methods for case in found[: args.flips]]
+    work += [(job.identities, name, found[0]) for name in methods]
     work += [(job.alone, name, case) for name in methods for case in found if singly]
     for what, name, case in tqdm(work, desc="answers", disable=None):
         what(name, case)
@@ -203,6 +206,16 @@ class Job:
         rho = float(spearman(first.scores, aligned))
         config = self.ranker.config(name)
         self.results.add(unit, method=name, prompt=case.prompt, config=config, spearman=rho)
+
+    def identities(self, name: str, case: Case) -> None:
+        """One line: by how much scores differ where a region may not change them."""
+        unit = f"identities/{name}"
+        if self._done(unit, name):
+            return
+        found = identities.differences(self.ranker, name, case, self.ids)
+        flip = identities.flip_difference(self.ranker.answers.denoiser, case)
+        config = self.ranker.config(name)
+        self.results.add(unit, method=name, config=config, identities={**found, "flip": flip})
 
     def alone(self, name: str, case: Case) -> None:
         """One line: what the answers about each of both objects drawn alone hold of it."""

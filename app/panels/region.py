@@ -192,7 +192,7 @@ class Part:
         return {**self._shown(join(parts, found)), state: None}
 
     def _ticked(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
-        return self._shown(parts.tick(int(picked_id(event))))
+        return self._changed(lambda now: now.tick(int(picked_id(event))), parts)
 
     def _said(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
         """A word's region at once where the maps are at hand, else the model is asked for them."""

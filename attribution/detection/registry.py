@@ -127,11 +127,13 @@ def listed(setup: Setup) -> list[dict[str, Any]]:
 
 def choose(name: object, setup: Setup, *, check: bool = True) -> str:
     """The detector that a name means, "auto" and "" being the environment's choice, else the first
-    that can be used. UserError for one that is unknown or, with `check`, cannot be used.
+    that can be used. UserError for one that is unknown or, with `check`, cannot be used: where the
+    environment names a model that is not there, no other takes its place.
     """
     if name in (None, "", AUTO):
         usable = next(e.name for e in DETECTORS.values() if not e.lacks(setup))
-        name = os.environ.get(DEFAULT) or usable
+        named = _ENTRIES[0].name if os.environ.get(SOURCE) else usable
+        name = os.environ.get(DEFAULT) or named
     if not isinstance(name, str) or name not in DETECTORS:
         raise UserError(f"unknown detector {str(name)[:40]!r}; there are {', '.join(DETECTORS)}")
     if check and (why := DETECTORS[name].lacks(setup)):

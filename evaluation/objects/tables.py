@@ -42,6 +42,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         common = mean_error([line["common"] for line in lines if line["method"] == best])[0]
         figures.append(Figure("share of A's list that is in B's", f"{common:.2f} ({best})"))
         figures += _ceiling([unit for unit in units if unit.get("method") == best], best)
+    figures += _identities([unit for unit in units if "identities" in unit])
     return Summary(tuple(figures), tuple(table) if names else (), (_note(head, units, lines),))
 
 
@@ -53,6 +54,24 @@ def _ceiling(units: Sequence[dict[str, Any]], best: str) -> list[Figure]:
     share, error = mean_error(shares)
     name = f"share of the top {TOP} where the object is drawn alone: the method's ceiling"
     return [Figure(name, f"{share:.2f} ± {error:.2f} ({best}, {len(shares)} pictures)")]
+
+
+IDENTITIES = {
+    "everything": "a region of everything less the whole picture: greatest difference of a score",
+    "union": "boxes less the mask of the same pixels: greatest difference of a score",
+    "flip": "the flipped picture's mask less the flipped mask: greatest difference of a cell",
+}
+
+
+def _identities(units: Sequence[dict[str, Any]]) -> list[Figure]:
+    """What has to be exactly 0, over all methods asked."""
+    if not units:
+        return []
+    worst = {what: max(unit["identities"][what] for unit in units) for what in IDENTITIES}
+    return [
+        Figure(name, f"{worst[what]:g} ({len(units)} methods)", "0", worst[what] == 0)
+        for what, name in IDENTITIES.items()
+    ]
 
 
 def _alone(units: Sequence[dict[str, Any]]) -> list[float]:

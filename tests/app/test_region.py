@@ -15,6 +15,7 @@ from app.parts import (
     BOXES,
     BRUSH,
     DETECT,
+    MOST_STROKES,
     WHOLE,
     Parts,
     Stroke,
@@ -66,6 +67,23 @@ def test_boxes_are_added_chosen_edited_removed_and_cleared() -> None:
         full = full.add((i, 0, i + 1, 1))
     with pytest.raises(UserError, match="limit"):
         full.add((0, 0, 9, 9))
+
+
+def test_too_many_strokes_or_boxes_are_refused_and_nothing_is_lost() -> None:
+    parts = Parts.of(query()).on(BRUSH)
+    for i in range(MOST_STROKES):
+        parts = parts.paint(Stroke(((i / 4, 9.0),), 2.0))
+    with pytest.raises(UserError, match="200 strokes are the most"):
+        parts.paint(Stroke(((1.0, 1.0),), 2.0))
+    parts.undo().paint(Stroke(((1.0, 1.0),), 2.0))
+    found = tuple(Detection((i, 0, i + 1, 9), 0.5, "dog") for i in range(20))
+    ticked = Parts.of(query()).on(DETECT).detected(found)
+    for number in range(1, 16):
+        ticked = ticked.tick(number)
+    assert ticked.found == found and len(ticked.regions) == 16
+    with pytest.raises(UserError, match="16 boxes are the most"):
+        ticked.tick(16)
+    assert len(ticked.tick(3).tick(16).regions) == 16
 
 
 def test_every_change_is_drawn_anew() -> None:

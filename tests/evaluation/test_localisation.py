@@ -16,7 +16,7 @@ from evaluation import generated, localisation, own_parts
 from evaluation.answers import Answers
 from evaluation.data import load_records
 from evaluation.generated import Sampling, seed_of
-from evaluation.objects import cutting, two_objects
+from evaluation.objects import cutting, identities, two_objects
 from evaluation.objects.alone import alone, named
 from evaluation.objects.pooled import Ranker
 from evaluation.recogniser import Training, predict
@@ -141,6 +141,7 @@ def test_the_classifier_names_parts_of_collages_and_is_kept(world, tmp_path):
 
 def test_held_out_collages_answer_resume_and_report(world, tmp_path, capsys):
     more = (*SMALL, "--pictures", "held-out", "--methods", "abu,pixel,clip-text", "--flips", "1")
+    more += ("--words",)
     assert evaluate("localisation", world, tmp_path, *more) == 0
     out = capsys.readouterr().out
     assert "2 prompts of two objects whose picture is a held-out collage" in out
@@ -148,6 +149,14 @@ def test_held_out_collages_answer_resume_and_report(world, tmp_path, capsys):
     lines = read_lines(tmp_path / "results" / "localisation.jsonl")
     answers = {line["unit"]: line for line in lines if "shares" in line}
     assert len(answers) == 6 and sum("spearman" in line for line in lines) == 3
+    nothing = {"everything": 0.0, "union": 0.0, "flip": 0.0}
+    same = [line["identities"] for line in lines if "identities" in line]
+    assert same == [nothing] * 3 and out.count("| 0 (3 methods) | 0 | pass |") == 3
+    worded = [line for line in lines if "worded" in line]
+    assert len(worded) == 6 and "clip-text, in words" in out
+    for line in worded:  # the first letter of a drawing's caption and its number
+        assert {name[0] for name in line["names"]} == {"f", "m"}
+        assert set(line["worded"]) == {"a", "b"}
     for line in answers.values():
         assert sorted(line["categories"]) == [FRUIT, MAMMAL]
         assert all(0 <= share <= 1 for pair in line["shares"].values() for share in pair)
@@ -252,7 +261,8 @@ def test_an_answer_of_another_configuration_is_made_again(world, tmp_path, monke
     before = read_lines(path)
     monkeypatch.setattr(defaults, "RELATIVE_INCREASE", 0.02)
     assert evaluate("localisation", world, tmp_path, *more, "--cases", "1") == 0
-    (_, line) = read_lines(path)[len(before) :]
+    (_, line, again) = read_lines(path)[len(before) :]
+    assert again["unit"] == "identities/abu"
     assert line["method"] == "abu" and line["config"]["relative_increase"] == 0.02
     assert line["unit"] in {old.get("unit") for old in before} and line["run"] == before[-1]["run"]
     table = capsys.readouterr().out
@@ -291,3 +301,33 @@ def test_own_parts_ranks_the_drawing_of_the_region(world, tmp_path, capsys):
             assert line["ranks"][part][i] < line["ranks"][part][1 - i]
     assert evaluate("own-parts", world, tmp_path, *more) == 0
     assert [line for line in read_lines(path) if "ranks" in line] == lines
+
+
+def test_own_parts_in_words_ask_each_part_and_the_whole_by_its_noun(world, tmp_path, capsys):
+    more = ("--cases", "2", "--pool", "12", "--timesteps", "375", "--methods", "abu,clip-text")
+    assert evaluate("own-parts", world, tmp_path, *more, "--words") == 0
+    out = capsys.readouterr().out
+    assert "| clip-text, in words | 4 |" in out and "| clip-text | 4 |" in out
+    path = tmp_path / "results" / "own-parts.jsonl"
+    lines = {line["unit"]: line for line in read_lines(path) if "ranks" in line}
+    assert len(lines) == 8
+    cases = dict(own_parts.collages(load_records(world), world, 2))
+    for record, case in cases.items():
+        line = lines[f"words/clip-text/{record}"]
+        assert line["names"] == list(case.names) and case.worded(0).called == case.names[0]
+        # a method that sees words only finds the same with and without the region
+        for i, part in enumerate(("a", "b")):
+            assert line["ranks"][part] == line["ranks"][f"whole as {part}"]
+            query = case.worded(i, whole=True)
+            assert query.regions == () and query.called == case.names[i]
+
+
+def test_identities_see_a_method_that_a_region_changes_wrongly(world, monkeypatch):
+    opened = World(world, "cpu")
+    (case, *_) = two_objects.collage_cases(opened, (FRUIT, MAMMAL), 1)
+    ranker, ids = Ranker(Answers(opened), [375]), ["d00", "d01", "d02"]
+    assert identities.differences(ranker, "abu", case, ids) == {"everything": 0.0, "union": 0.0}
+    assert identities.flip_difference(opened.denoiser, case) == 0.0
+    monkeypatch.setattr(identities, "as_mask", lambda query: case.query("a"))
+    found = identities.differences(ranker, "abu", case, ids)
+    assert found["everything"] == 0.0 < found["union"]
