@@ -59,9 +59,7 @@ def counted(parts: Parts) -> str:
 
 def _by(parts: Parts) -> str:
     """The words that go with the part."""
-    if parts.words:
-        return f", as “{parts.words}”"
-    return ", with the whole prompt as long as no words are there" if parts.own else ""
+    return f", as “{parts.words}”" if parts.words else ", with the whole prompt"
 
 
 def _what(parts: Parts, many: int) -> str:

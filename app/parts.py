@@ -46,7 +46,7 @@ class Parts:
     tab: the one that counts. current: the box whose numbers are shown. radius: of the brush, in
     pixels. found: what a detector found, None before it was asked; ticked: which of it counts.
     said: the phrase of `prompt` whose heat in `maps` counts, where it reaches `keep` of its peak.
-    own: whether the part is asked about in words of its own, typed or else as it was `called`.
+    own: whether the part goes by words of its own where it has some, typed or as it was `called`.
     revision: counts changes, so that every redrawing differs from the last.
     """
 
@@ -63,7 +63,7 @@ class Parts:
     maps: WordMaps | None = None
     said: str = ""
     keep: float = 0.5
-    own: bool = False
+    own: bool = True
     typed: str = ""
     revision: int = 0
 
@@ -71,8 +71,7 @@ class Parts:
     def of(cls, query: Query) -> Parts:
         """A new picture, or one whose boxes were chosen before (an example, a link)."""
         size = query.image.size
-        words: dict[str, Any] = {"own": bool(query.called), "typed": query.called}
-        start = cls(size, radius=0.05 * max(size), prompt=query.prompt, **words)
+        start = cls(size, radius=0.05 * max(size), prompt=query.prompt, typed=query.called)
         boxes = tuple(region for region in query.regions if region.mask is None)
         return replace(start, tab=BOXES, boxes=boxes) if boxes else start
 

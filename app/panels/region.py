@@ -25,7 +25,7 @@ DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="ut
 CORNERS = ("Left", "Top", "Right", "Bottom")
 BRUSH_WIDTH = 10
 WAITING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-OWN = "Else the whole prompt goes with the part, and its other things answer, too."
+OWN = "Else the whole prompt goes with it, and the other things of the prompt answer, too."
 EXAMPLE = "for example: a stop sign"
 NO_PICTURE = '<p class="w-empty">Make a picture first: then a part of it can be chosen here.</p>'
 
@@ -72,14 +72,13 @@ class Part:
         """What the part goes by when it is asked about."""
         with gr.Row(visible=False, elem_id="own-words", equal_height=True) as self.naming:
             self.own = gr.Checkbox(
-                label="Ask in words of its own", info=OWN, elem_id="own", min_width=200
+                True, label="Ask in words of its own", info=OWN, elem_id="own", min_width=200
             )
             self.typed = gr.Textbox(
                 label="What the part shows",
                 lines=1,
                 max_lines=2,
                 max_length=validate.MAX_PROMPT,
-                interactive=False,
                 elem_id="own-text",
                 min_width=200,
             )

@@ -40,7 +40,10 @@ class Line:
     @property
     def title(self) -> str:
         """The name, and the words that the part went by."""
-        return self.name + (f", as “{self.query.called}”" if self.query.called else "")
+        called = self.query.called
+        if not called:
+            return self.name
+        return self.name + (", in its own words" if called == self.name else f", as “{called}”")
 
 
 class Rows:

@@ -108,12 +108,16 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     page.click("#region-tabs >> role=tab[name='Whole']")
     attribute(page)
     page.wait_for_selector("#rows .w-row:nth-child(2)")
-    expect(page.locator("#rows figcaption b")).to_have_text(["by", "whole picture"])
+    expect(page.locator("#rows figcaption b")).to_have_text(
+        ["by, in its own words", "whole picture"]
+    )
     # a card of a row shows that row's figures, whatever was answered last
     card = page.locator("#rows .w-row:nth-child(1) .w-card").first
     score = card.locator(".w-label").inner_text().split()[-1]
     card.click()
-    expect(page.locator("#record .w-browse")).to_have_text(re.compile(r"#1 for by, "))
+    expect(page.locator("#record .w-browse")).to_have_text(
+        re.compile(r"#1 for by, in its own words, ")
+    )
     expect(page.locator("#record")).to_contain_text(score)
 
 
@@ -124,24 +128,26 @@ def test_a_part_is_asked_about_in_words_of_its_own(desktop: Any, tmp_path: Path)
     opened(page, "Words", "look")
     page.click('#words [data-id="ak"]')
     page.wait_for_selector("#pad image.w-heat")
-    attribute(page)
-    page.check("#own input")
-    expect(page.locator("#own-text textarea, #own-text input")).to_have_attribute(
-        "placeholder", "ak"
-    )
+    words = page.locator("#own-text textarea, #own-text input")
+    expect(words).to_have_attribute("placeholder", "ak")
     expect(page.locator("#region-line")).to_contain_text("as “ak”")
     attribute(page)
-    page.fill("#own-text textarea, #own-text input", "bo by 1")
+    page.uncheck("#own input")
+    expect(page.locator("#region-line")).to_contain_text("with the whole prompt")
+    expect(words).to_be_disabled()
+    attribute(page)
+    page.check("#own input")
+    words.fill("bo by 1")
     expect(page.locator("#region-line")).to_contain_text("as “bo by 1”")
     attribute(page)
     expect(page.locator("#scope b")).to_contain_text("its part as “bo by 1”")
     page.wait_for_selector("#rows .w-row:nth-child(3)")
-    names = ["ak", "ak, as “ak”", "ak, as “bo by 1”"]
+    names = ["ak, in its own words", "ak", "ak, as “bo by 1”"]
     expect(page.locator("#rows figcaption b")).to_have_text(names)
     shot(page, "own-words")
     upload(page, tmp_path / "another.png", (64, 64))
     opened(page, "Box", "box")
-    expect(page.locator("#own input")).not_to_be_checked()
+    expect(words).to_have_value("")
 
 
 def test_what_is_chosen_while_the_model_looks_stays(desktop: Any, tmp_path: Path) -> None:

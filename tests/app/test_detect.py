@@ -39,7 +39,7 @@ def test_the_best_counts_until_others_are_ticked() -> None:
     assert "Nothing ticked" in counted(parts) and found_list(parts) == ""
     parts = parts.detected([DOG, CAT])
     assert parts.regions == (Region(DOG.box),) and parts.called == "dog"
-    assert "Ticked, dog: 30 % of the picture counts." in counted(parts)
+    assert "Ticked, dog: 30 % of the picture counts, as “dog”." in counted(parts)
     (pick,) = marks_of('[{"pick": 1}]')
     parts = parts.tick(pick)
     assert parts.regions == (Region(DOG.box), Region(CAT.box)) and parts.called == "dog and a <cat>"

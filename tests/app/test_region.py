@@ -169,12 +169,12 @@ def test_rows_are_named_in_the_order_they_were_asked() -> None:
 
 def test_a_part_goes_by_words_of_its_own_only_when_asked_to() -> None:
     parts = Parts.of(query((100, 50), Region((1, 2, 31, 32))))
-    assert parts.word(False, "a sign").words == "" and "as “" not in counted(parts)
+    assert parts.word(False, "a sign").words == "" == parts.words
+    assert counted(parts.word(False, "a sign")).endswith("counts, with the whole prompt.")
     named = parts.word(True, " a  sign ")
     assert named.words == "a sign"
     assert counted(named).endswith("counts, as “a sign”.")
     assert named.on(WHOLE).words == "" and named.clear().words == ""
-    assert "as long as no words are there" in counted(parts.word(True, ""))
     found = (Detection((0, 0, 9, 9), 0.9, "stop sign"), Detection((9, 9, 20, 20), 0.5, "dog"))
     ticked = Parts.of(query()).on(DETECT).detected(found).word(True, "")
     assert ticked.words == "stop sign" and ticked.tick(1).words == "stop sign and dog"
@@ -195,6 +195,8 @@ def test_rows_of_a_part_by_its_words_and_by_the_prompt_share_a_name() -> None:
     assert place(by_words) == place(part) != "" and key(by_words) != key(part)
     rows = [Line(key(one), "box 1", one, answers.attribution()) for one in (part, by_words)]
     assert [row.title for row in rows] == ["box 1", "box 1, as “a sign”"]
+    named = replace(rows[1], name="a sign")
+    assert named.title == "a sign, in its own words"
 
 
 def test_answers_about_another_part_are_not_compared() -> None:
