@@ -48,7 +48,8 @@ def run(tasks: Sequence[T], set_up: SetUp[T], workers: int) -> Iterator[Event[T]
     """Events until every task is done; workers 0: in this process, one after another.
 
     Closing the iterator ends the workers. UserError where a task fails with one, or a worker dies;
-    RuntimeError with its traceback for any other failure.
+    RuntimeError with its traceback for any other failure: the tasks that others are at are finished
+    before, and none is begun.
     """
     if not tasks:
         return
@@ -88,20 +89,28 @@ class _Team(Generic[T]):
             _restore(before)
 
     def work(self, tasks: list[T]) -> Iterator[Event[T]]:
-        waiting, busy = tasks[::-1], {}
+        waiting, busy, failure = tasks[::-1], {}, None
         for connection in self.processes:
             busy[connection] = waiting.pop()
             connection.send(busy[connection])
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                event = self._heard(connection, busy[connection])
+                try:
+                    event = self._heard(connection, busy[connection])
+                except (UserError, RuntimeError) as error:
+                    failure = failure or error
+                    del busy[connection]
+                    waiting = []
+                    continue
                 if event.result is not None:
                     del busy[connection]
                     if waiting:
                         busy[connection] = waiting.pop()
                         connection.send(busy[connection])
                 yield event
+        if failure is not None:
+            raise failure
 
     def _heard(self, connection: Connection, task: T) -> Event[T]:
         try:

@@ -30,6 +30,8 @@ class Squares:
             raise ValueError("fourteen is a mistake")
         if task == 15:
             os._exit(9)
+        if task in range(16, 20):
+            time.sleep(1)
         if task > 100:
             time.sleep(60)
         yield {"square": task * task, "threads": os.environ.get("OMP_NUM_THREADS")}
@@ -83,6 +85,16 @@ def test_finished_tasks_are_told_before_a_failure(tmp_path):
         for event in pool.run([2, 13], partial(Squares, tmp_path), 1):
             told.append(event)
     assert [event.result["square"] for event in told if event.result] == [4]
+
+
+def test_a_failure_waits_for_what_others_are_at_and_begins_nothing(tmp_path):
+    told = []
+    with pytest.raises(UserError, match="thirteen"):
+        for event in pool.run([16, 13, 17, 18, 19], partial(Squares, tmp_path), 2):
+            told.append(event)
+    done = {event.task for event in told if event.result}
+    begun = {int(note.name) for note in tmp_path.iterdir()}
+    assert 16 in done and begun == done | {13}
 
 
 def test_closing_ends_the_workers(tmp_path):
