@@ -13,7 +13,7 @@ from evaluation.counterfactual.lines import RANDOM, Lines
 from evaluation.counterfactual.tables import chosen
 from evaluation.counterfactual.tasks import TUNING, training
 
-SIDE, GAP, LABEL, TITLE = 96, 4, 92, 18
+SIDE, GAP, LABEL, TITLE = 96, 4, 52, 18
 LABELS = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
 QUERIES = 6
 
@@ -79,23 +79,23 @@ def _pictures(
 
 
 def _strip(title: str, original: np.ndarray, rows: Sequence[Row]) -> Image.Image:
-    """The original at the left, a row a method, a column a K."""
+    """The original at the left, a column a method, a line a K."""
     ks = sorted({k for _, cells in rows for k, _ in cells})
-    left = SIDE + GAP + LABEL
-    width = left + len(ks) * (SIDE + GAP)
-    height = 2 * TITLE + len(rows) * (SIDE + GAP) + GAP
-    page = Image.new("RGB", (width, height), "white")
+    left, top = SIDE + GAP + LABEL, 2 * TITLE
+    width = left + len(rows) * (SIDE + GAP)
+    page = Image.new("RGB", (width, top + len(ks) * (SIDE + GAP) + GAP), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default()
     pen.text((0, 2), title, "black", font)
     pen.text((0, TITLE + 2), "as it was", "black", font)
-    for column, k in enumerate(ks):
-        pen.text((left + column * (SIDE + GAP), TITLE + 2), f"K = {k}", "black", font)
-    page.paste(_enlarged(original), (0, 2 * TITLE))
-    for number, (label, cells) in enumerate(rows):
-        top = 2 * TITLE + number * (SIDE + GAP)
-        pen.text((SIDE + GAP, top + SIDE // 2 - 6), label, "black", font)
+    page.paste(_enlarged(original), (0, top))
+    for line, k in enumerate(ks):
+        middle = top + line * (SIDE + GAP) + SIDE // 2 - 6
+        pen.text((SIDE + GAP, middle), f"K = {k}", "black", font)
+    for column, (label, cells) in enumerate(rows):
+        across = left + column * (SIDE + GAP)
+        pen.text((across, TITLE + 2), label, "black", font)
         for k, picture in cells:
-            page.paste(_enlarged(picture), (left + ks.index(k) * (SIDE + GAP), top))
+            page.paste(_enlarged(picture), (across, top + ks.index(k) * (SIDE + GAP)))
     return page
 
 
