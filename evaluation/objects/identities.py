@@ -18,7 +18,7 @@ from evaluation.objects.two_objects import Case
 def halves_of(image: Image.Image) -> tuple[Region, ...]:
     """Two boxes that together are the whole picture."""
     width, height = map(float, image.size)
-    middle = round(width / 2)
+    middle = width // 2
     return Region((0.0, 0.0, middle, height)), Region((middle, 0.0, width, height))
 
 
