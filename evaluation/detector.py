@@ -8,7 +8,9 @@ Every picture is shown with a prompt of the phrases of its caption. A detection 
 overlaps the box of its own phrase by half or more (IoU) and no better one did; all detections of
 all pictures, ranked by score, give one precision-recall curve, whose area is AP50. "with three
 others" adds names of three other drawings to each prompt: whatever is found for those is wrong.
-"boxes alone" asks only where something is, whatever it is called.
+"boxes alone" asks only where something is, whatever it is called. What is not there is asked for by
+a name of another drawing: found by the page's thresholds, without and with the caption's own nouns,
+which the page looks for along (attribution/detection/desk.py).
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from tqdm import tqdm
 from attribution.detection import words
 from attribution.detection.boxes import iou
 from attribution.detection.grounding_dino import GroundingDino
-from attribution.detection.protocol import Box
+from attribution.detection.protocol import TEXT_THRESHOLD, THRESHOLD, Box
 from attribution.detection.registry import ENCODER
 from attribution.extras import Extras
 from attribution.pipelines import choose_device
 from attribution.types import UserError
 from evaluation.data import HELD_OUT, Records, records_files
 from evaluation.results import Figure, Summary
-from evaluation.statistics import bootstrap
+from evaluation.statistics import bootstrap, wilson
 from evaluation.world import world_of
 from precompute.recipes.detector.data import ink_box
 
@@ -47,6 +49,7 @@ IOU = 0.5
 SETS = ("held-out collages", "training collages", "held-out drawings")
 UNSEEN = "held-out collages, the unseen drawings alone"
 PROMPTS = ("own phrases", "with three others", "each phrase alone")
+ABSENT = ("what is not there", "what is not there, own phrases along")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ def run(args: argparse.Namespace) -> None:
                 asked = asked_for(case, names if prompt == PROMPTS[1] else ())
                 at_once = [(name,) for name in asked] if prompt == PROMPTS[2] else [asked]
                 results.add(key, set=kind, prompt=prompt, **_looked(detector, case, at_once))
+        for prompt, key in ((prompt, f"{kind}/{prompt}/{case.id}") for prompt in ABSENT):
+            if key not in results.units and (absent := absent_from(case, names)):
+                asked = (absent, *(case.phrases if prompt == ABSENT[1] else ()))
+                looked = _looked(detector, case, [asked], (THRESHOLD, TEXT_THRESHOLD))
+                results.add(key, set=kind, prompt=prompt, absent=absent, **looked)
 
 
 def _model_of(args: argparse.Namespace) -> tuple[Path, str]:
@@ -107,14 +115,24 @@ def asked_for(case: Case, others: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*case.phrases, *extra)))
 
 
+def absent_from(case: Case, names: Sequence[str]) -> str:
+    """A name of another drawing that shares no word with the case's; "" where all do."""
+    return next(iter(asked_for(case, names)[len(case.phrases) :]), "")
+
+
 def _looked(
-    detector: GroundingDino, case: Case, at_once: Sequence[Sequence[str]]
+    detector: GroundingDino,
+    case: Case,
+    at_once: Sequence[Sequence[str]],
+    floors: tuple[float, float] = (LEAST, 0.0),
 ) -> dict[str, Any]:
-    """What is found, asked for some phrases at once and then for the next ones."""
+    """What is found, asked for some phrases at once and then for the next ones. floors: least
+    scores of a box and of its name.
+    """
     found = [
         one
         for asked in at_once
-        for one in detector.detect(case.image, words.as_prompt(asked), LEAST, 0.0)
+        for one in detector.detect(case.image, words.as_prompt(asked), *floors)
     ]
     return {
         "asked": [list(asked) for asked in at_once],
@@ -240,6 +258,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         right, total = np.sum([pointed(unit) for unit in chosen], axis=0)
         best = f"{right / total:.1%} of {total}"
         rows.append((kind, prompt, str(len(chosen)), shown, f"{alone:.3f}", best))
+    figures += [figure for prompt in ABSENT for figure in _imagined(units, prompt)]
     note = (
         "The model that the index ships (encoders/detector), on the 64-pixel training images. Of a "
         "held-out collage at least one drawing, and its name where no other drawing has it, was "
@@ -247,6 +266,17 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         "does; the other drawing is then often taken for it. Intervals: bootstrap over pictures."
     )
     return Summary(tuple(figures), tuple(rows), (note,))
+
+
+def _imagined(units: Sequence[Mapping[str, Any]], prompt: str) -> list[Figure]:
+    """In how many held-out pictures something is found that is not there."""
+    asked = [u for u in units if u["prompt"] == prompt and u["set"] in (SETS[0], SETS[2])]
+    if not asked:
+        return []
+    found = sum(any(label == u["absent"] for label, *_ in u["found"]) for u in asked)
+    low, high = wilson(found, len(asked))
+    value = f"{found / len(asked):.2f} ({low:.2f} to {high:.2f}) of {len(asked)} held-out pictures"
+    return [Figure(f"detector finds {prompt}", value)]
 
 
 def _interval(found: Sequence[tuple[Hits, int]]) -> tuple[float, str]:

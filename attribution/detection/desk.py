@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from attribution.detection import words
@@ -34,8 +35,10 @@ class Desk:
         text_threshold: float | None = None,
         detector: str = AUTO,
     ) -> Iterator[Progress | Found]:
-        """Progress, then what was found. text: empty for the nouns of the query's prompt.
-        text_threshold: None for the usual one, or the threshold where that is lower.
+        """Progress, then what was found. text: empty for the nouns of the query's prompt, whose
+        other nouns are looked for along with what it names, and left out of what was found: else
+        those things, which are probably there, would be taken for it. text_threshold: None for the
+        usual one, or the threshold where that is lower.
 
         Everything given is checked before anything runs; UserError for what cannot work.
         """
@@ -48,10 +51,12 @@ class Desk:
         )
         if isinstance(picture, Query):
             query, wanted = picture, wanted_in(picture, text)
+            asked = (*wanted, *(() if name == ATTENTION else beside(query, wanted)))
         else:
-            wanted = words.phrases(text)
+            asked = wanted = words.phrases(text)
             query = Query(", ".join(wanted), read_image(picture))
-        return self._detector(name).run(query, words.as_prompt(wanted), *floors)
+        job = self._detector(name).run(query, words.as_prompt(asked), *floors)
+        return _only(wanted, job)
 
     def word_maps(self, query: Query) -> Iterator[Progress | WordMaps]:
         """Progress, then where the model looked for each word of the query's prompt."""
@@ -63,6 +68,23 @@ class Desk:
         if name not in self._open:
             self._open[name] = DETECTORS[name].build(self.setup)
         return self._open[name]
+
+
+def beside(query: Query, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The prompt's nouns that share no word with what is wanted, as many as may be asked along."""
+    said = {word for phrase in wanted for word in phrase.split()}
+    others = [noun for noun in words.nouns(query.prompt) if not said & set(noun.split())]
+    return tuple(others[: words.MAX_PHRASES - len(wanted)])
+
+
+def _only(wanted: tuple[str, ...], job: Iterator[Progress | Found]) -> Iterator[Progress | Found]:
+    """A run's findings of these phrases, without those that were asked along."""
+    for item in job:
+        if isinstance(item, Found):
+            kept = tuple(one for one in item.detections if one.label in wanted)
+            maps = {phrase: heat for phrase, heat in item.heatmaps.items() if phrase in wanted}
+            item = replace(item, phrases=wanted, detections=kept, heatmaps=maps)
+        yield item
 
 
 def wanted_in(query: Query, text: str) -> tuple[str, ...]:

@@ -142,7 +142,9 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
     (first,) = boxes(page, 1)
     assert first == pytest.approx([12, 12, 60, 48], abs=1.0)
     numbers_become(page, first)
-    expect(page.locator("#region-line")).to_contain_text("The box: 24 % of the picture counts, with the whole prompt.")
+    expect(page.locator("#region-line")).to_contain_text(
+        "The box: 24 % of the picture counts, with the whole prompt."
+    )
 
     for place in ((0.9, 0.9), (0.7, 0.4)):  # two clicks, from the lower right to the upper left
         page.mouse.click(*at(page, *place))

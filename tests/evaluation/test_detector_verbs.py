@@ -10,6 +10,7 @@ import pytest
 from evaluation.attention import figures_of
 from evaluation.data import load_records
 from evaluation.detector import (
+    ABSENT,
     Case,
     asked_for,
     average_precision,
@@ -107,7 +108,14 @@ def test_detector_runs_resumes_and_reports(world, tmp_path, capsys):
     first = capsys.readouterr().out
     assert "AP50, held-out collages" in first and "with three others" in first
     lines = read_lines(tmp_path / "results" / "detector.jsonl")
-    assert len([line for line in lines if "unit" in line]) == 3 * 4
+    absent = [line for line in lines if "absent" in line]
+    assert len([line for line in lines if "unit" in line]) == 3 * 4 + len(absent)
+    assert absent and {line["prompt"] for line in absent} == set(ABSENT)
+    for line in absent:
+        own = {word for phrase, *_ in line["true"] for word in phrase.split()}
+        assert not own & set(line["absent"].split()) and line["asked"][0][0] == line["absent"]
+        assert (len(line["asked"][0]) > 1) == (line["prompt"] == ABSENT[1])
+    assert "detector finds what is not there, own phrases along" in first
     assert evaluate("detector", world, tmp_path) == 0
     assert read_lines(tmp_path / "results" / "detector.jsonl") == lines
     assert capsys.readouterr().out == first

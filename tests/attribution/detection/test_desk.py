@@ -10,6 +10,7 @@ import pytest
 
 from attribution.__main__ import main
 from attribution.detection import registry
+from attribution.detection.desk import beside
 from attribution.detection.grounding_dino import GroundingDino
 from attribution.detection.protocol import LOADING, Detection
 from attribution.detection.registry import DEFAULT, SOURCE, Setup, choose, listed
@@ -91,6 +92,21 @@ def test_detect_takes_queries_and_plain_pictures(detecting):
     assert same.detections == found.detections
     looked = finished(detecting.detect(query, "dog", 0.5, 0.0, "attention"))
     assert looked.heatmaps["dog"].shape == (30, 50)
+
+
+def test_the_prompt_s_other_nouns_are_looked_for_along_and_left_out(detecting):
+    """What is there is not taken for what was asked for: the same boxes as if all were wanted."""
+    query = Query("a dog and a house, by e", tiny_images(1)[0].resize((50, 30)))
+    both = finished(detecting.detect(query, threshold=0.0, text_threshold=0.0))
+    assert {one.label for one in both.detections} == {"dog", "house"}
+    for name in ("dog", "house"):
+        found = finished(detecting.detect(query, name, 0.0, 0.0))
+        assert found.phrases == (name,)
+        assert found.detections == tuple(one for one in both.detections if one.label == name)
+    assert beside(query, ("spaceship",)) == ("dog", "house")
+    assert beside(query, ("big dog",)) == ("house",)  # its name is part of what is wanted
+    many = tuple(f"thing{i}" for i in range(15))
+    assert beside(query, many) == ("dog",)  # no more than may be asked for at once
 
 
 def test_bad_input_is_refused_before_the_model_is_taken(detecting):
