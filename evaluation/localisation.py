@@ -155,7 +155,7 @@ class Job:
     def answer(self, name: str, case: Case) -> None:
         """One line: what each of the three answers holds of both objects."""
         unit = f"{name}/{case.key}"
-        if self._done(unit, name):
+        if self.ranker.answered(self.results.units, unit, name):
             return
         began = time.perf_counter()
         shows = {c: self._shows(c) for c in case.categories}
@@ -177,7 +177,7 @@ class Job:
     def worded(self, name: str, case: Case) -> None:
         """One line: what the answers about both regions by their own words hold of both objects."""
         unit = f"words/{name}/{case.key}"
-        if self._done(unit, name):
+        if self.ranker.answered(self.results.units, unit, name):
             return
         shows = {c: self._shows(c) for c in case.categories}
         tops = {PARTS[i]: self._top(name, case.worded(i)) for i in (0, 1)}
@@ -193,7 +193,7 @@ class Job:
     def flipped(self, name: str, case: Case) -> None:
         """One line: Spearman of region A's scores and those of the mirrored picture and region."""
         unit = f"flip/{name}/{case.key}"
-        if self._done(unit, name):
+        if self.ranker.answered(self.results.units, unit, name):
             return
         query = case.query("a")
         regions = tuple(mirrored(region, query.image.width) for region in query.regions)
@@ -210,7 +210,7 @@ class Job:
     def identities(self, name: str, case: Case) -> None:
         """One line: by how much scores differ where a region may not change them."""
         unit = f"identities/{name}"
-        if self._done(unit, name):
+        if self.ranker.answered(self.results.units, unit, name):
             return
         found = identities.differences(self.ranker, name, case, self.ids)
         flip = identities.flip_difference(self.ranker.answers.denoiser, case)
@@ -220,7 +220,7 @@ class Job:
     def alone(self, name: str, case: Case) -> None:
         """One line: what the answers about each of both objects drawn alone hold of it."""
         unit = f"alone/{name}/{case.key}"
-        if self._done(unit, name):
+        if self.ranker.answered(self.results.units, unit, name):
             return
         shares: list[float | None] = []
         for i, category in enumerate(case.categories):
@@ -233,11 +233,6 @@ class Job:
 
     def _top(self, name: str, query: Query) -> Sequence[str]:
         return self.ranker.ranked(name, query, self.ids, TOP).ids[:TOP]
-
-    def _done(self, unit: str, name: str) -> bool:
-        """Whether there is such a line, of the method as it is configured now."""
-        line = self.results.units.get(unit)
-        return line is not None and line["config"] == self.ranker.config(name)
 
     def _shows(self, category: str) -> set[str]:
         """Ids of the pool's records that show a category."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from evaluation.objects.own_tables import METHODS, WHOLE_AS, summarise
 from evaluation.objects.pooled import Ranker
 from evaluation.objects.tables import TOP
 from evaluation.objects.two_objects import PARTS, Case
+from evaluation.results import Results
 from evaluation.world import world_of
 
 __all__ = ["add_arguments", "run", "summarise"]
@@ -69,22 +71,44 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("no training collage has two parts that are training drawings")
     pool = answers.index.ids(pool_of(answers, args.pool))
     pool = list(dict.fromkeys([*pool, *(part for _, case in cases for part in case.parts)]))
-    ranker = Ranker(answers, args.timesteps)
+    job = Job(Ranker(answers, args.timesteps), results, pool)
     for name, worded in product(methods, (False, True) if args.words else (False,)):
-        config = ranker.config(name)
         for record, case in tqdm(cases, desc=f"{name} {'in words' * worded}", disable=None):
-            unit = f"words/{name}/{record}" if worded else f"{name}/{record}"
-            if unit in results.units and results.units[unit]["config"] == config:
-                continue
-            began = time.perf_counter()
-            ids = [other for other in pool if other != record]
-            asked = _worded(case) if worded else {part: case.query(part) for part in PARTS}
-            ranks = {part: _ranks(ranker, name, case, asked[part], ids) for part in asked}
-            spent = round((time.perf_counter() - began) / len(asked), 2)
-            results.add(
-                unit, method=name, config=config, parts=case.parts, ranks=ranks, among=len(ids),
-                seconds=spent, **({"names": case.names} if worded else {}),
-            )  # fmt: skip
+            job.answer(name, record, case, worded)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One session of the verb. pool: ids of what is ranked, with the collages themselves."""
+
+    ranker: Ranker
+    results: Results
+    pool: list[str]
+
+    def answer(self, name: str, record: str, case: Case, worded: bool) -> None:
+        """The line of a method and collage, where there is none yet."""
+        unit = f"words/{name}/{record}" if worded else f"{name}/{record}"
+        if self.ranker.answered(self.results.units, unit, name):
+            return
+        began = time.perf_counter()
+        ids = [other for other in self.pool if other != record]
+        asked = _worded(case) if worded else {part: case.query(part) for part in PARTS}
+        ranks = {part: self._ranks(name, case, query, ids) for part, query in asked.items()}
+        self.results.add(
+            unit,
+            method=name,
+            config=self.ranker.config(name),
+            parts=case.parts,
+            ranks=ranks,
+            among=len(ids),
+            seconds=round((time.perf_counter() - began) / len(asked), 2),
+            **({"names": case.names} if worded else {}),
+        )
+
+    def _ranks(self, name: str, case: Case, query: Query, ids: list[str]) -> list[int]:
+        """Places of the first and of the second part's drawing, 1 the best."""
+        order = list(self.ranker.ranked(name, query, ids, TOP).ids)
+        return [order.index(own) + 1 for own in case.parts]
 
 
 def collages(records: Records, root: Path, count: int) -> list[tuple[str, Case]]:
@@ -110,9 +134,3 @@ def _worded(case: Case) -> dict[str, Query]:
     """Each part by its own words, and the whole picture by each part's."""
     parts = {PARTS[i]: case.worded(i) for i in (0, 1)}
     return parts | {WHOLE_AS + PARTS[i]: case.worded(i, whole=True) for i in (0, 1)}
-
-
-def _ranks(ranker: Ranker, name: str, case: Case, query: Query, ids: list[str]) -> list[int]:
-    """Places of the first and of the second part's drawing, 1 the best."""
-    order = list(ranker.ranked(name, query, ids, TOP).ids)
-    return [order.index(own) + 1 for own in case.parts]

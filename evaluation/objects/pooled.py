@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,6 +33,10 @@ class Ranker:
         if name not in self._configs:
             self._configs[name] = asdict(self.answers.config(name))
         return self._configs[name]
+
+    def answered(self, units: Mapping[str, Mapping[str, Any]], unit: str, name: str) -> bool:
+        """Whether there is such a line, of the method as it is configured now."""
+        return unit in units and units[unit]["config"] == self.config(name)
 
     def ranked(
         self, name: str, query: Query, ids: Sequence[str], top: int, compared: bool = False
