@@ -41,6 +41,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
         figures.append(Figure(name, value, f">= {TARGET}", share >= TARGET))
         common = mean_error([line["common"] for line in lines if line["method"] == best])[0]
         figures.append(Figure("share of A's list that is in B's", f"{common:.2f} ({best})"))
+        figures += _in_words([unit for unit in units if unit.get("method") == best], best)
         figures += _ceiling([unit for unit in units if unit.get("method") == best], best)
     figures += _identities([unit for unit in units if "identities" in unit])
     return Summary(tuple(figures), tuple(table) if names else (), (_note(head, units, lines),))
@@ -71,6 +72,27 @@ def _identities(units: Sequence[dict[str, Any]]) -> list[Figure]:
     return [
         Figure(name, f"{worst[what]:g} ({len(units)} methods)", "0", worst[what] == 0)
         for what, name in IDENTITIES.items()
+    ]
+
+
+def _in_words(units: Sequence[dict[str, Any]], best: str) -> list[Figure]:
+    """The shares of the chosen and the other object by words; nothing without such lines."""
+    lines = [unit for unit in units if "worded" in unit]
+    if not lines:
+        return []
+    shares = [mean_error(_worded(lines, other)) for other in (0, 1)]
+    (own, own_error), (rest, rest_error) = shares
+    common = mean_error([line["common"] for line in lines])[0]
+    value = f"{own:.2f} ± {own_error:.2f}, of the other one {rest:.2f} ± {rest_error:.2f}"
+    name = "in words of its own: share of the chosen object"
+    return [Figure(name, f"{value}; lists in common {common:.2f} ({best})")]
+
+
+def _worded(lines: Sequence[dict[str, Any]], other: int) -> list[float]:
+    """Shares of the chosen object (0) or of the other (1), by words, the mean of both regions."""
+    return [
+        float(np.mean([line["worded"][PARTS[i]][(i + other) % 2] for i in (0, 1)]))
+        for line in lines
     ]
 
 
@@ -105,10 +127,7 @@ def _row(name: str, units: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 def _worded_row(name: str, lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The row of answers by the objects' own words; what these do not change stays empty."""
-    chosen, other = (
-        [np.mean([line["worded"][PARTS[i]][(i + o) % 2] for i in (0, 1)]) for line in lines]
-        for o in (0, 1)
-    )
+    chosen, other = _worded(lines, 0), _worded(lines, 1)
     common = [line["common"] for line in lines]
     cells = ("", "", _cell(other), "", "", _cell(common), "", "")
     return (f"{name}, in words", _cell(chosen), *cells)
