@@ -77,7 +77,7 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         """
         names = validate.methods(methods, {m["name"]: m for m in engine.methods()})
         k = validate.top_k(top_k, engine.n_train)
-        text, words = validate.prompt(prompt), validate.called(called)
+        text, words = validate.prompt(prompt), validate.called(called, bool(regions))
         picture = None if image is None else served.opened(image)
         size = (engine.resolution, engine.resolution) if picture is None else picture.size
         chosen = validate.regions(regions, size)

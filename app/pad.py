@@ -51,7 +51,7 @@ def counted(parts: Parts) -> str:
     if parts.tab == WORDS and not parts.regions:
         return _unsaid(parts)
     if parts.share == 1.0:
-        return "The whole picture counts."
+        return f"The whole picture counts{_by(parts)}."
     many = 1 if parts.tab in (BRUSH, WORDS) else len(parts.regions)
     verb = "counts" if many == 1 else "count"
     return f"{_what(parts, many)}: {percent(parts.share)} of the picture {verb}{_by(parts)}."
@@ -59,7 +59,9 @@ def counted(parts: Parts) -> str:
 
 def _by(parts: Parts) -> str:
     """The words that go with the part."""
-    return f", as “{parts.words}”" if parts.words else ", with the whole prompt"
+    if parts.words:
+        return f", as “{parts.words}”"
+    return ", with the whole prompt" if parts.regions else ""
 
 
 def _what(parts: Parts, many: int) -> str:

@@ -94,6 +94,7 @@ class _Page:
         """
         picture, run, forget, compare = self.picture, self.run, self.forget, self.compare
         asked, rows = [self.session, self.part.state], self.rows
+        part = [*asked, self.part.own, self.part.typed]  # words as the field has them now
         fresh = [
             *(self.session, self.go_attribute, *picture.outputs, *run.step.outputs),
             *(
@@ -129,7 +130,7 @@ class _Page:
             [run.step.run.click, self.go_attribute.change],
             run.step,
             self._attribute,
-            [*asked, *run.inputs],
+            [*part, *run.inputs],
             found,
         )
         attributed.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
@@ -143,14 +144,14 @@ class _Page:
             [forget.step.run.click],
             forget.step,
             self._forget,
-            asked,
+            part,
             [*forget.step.outputs, forget.pictures],
         )
         compared = self._step(
             [compare.step.run.click],
             compare.step,
             self._compare,
-            [*asked, compare.state, compare.k],
+            [*part, compare.state, compare.k],
             compare.outputs,
         )
         again = [compare.state, compare.k, compare.picked]
@@ -189,8 +190,12 @@ class _Page:
         seed: float,
         request: gr.Request,
     ) -> Iterator[Updates]:
-        for updates, made in self.picture.generate(session, prompt, seed, request):
-            yield updates if made is None else {**updates, **self._fresh(made, comparison)}
+        unlinked = {self.session: session.unlinked()}  # the next picture is another one
+        for updates, item in self.picture.generate(session, prompt, seed, request):
+            if isinstance(item, Session):
+                yield {**updates, **self._fresh(item, comparison)}
+            else:
+                yield {**updates, **unlinked} if isinstance(item, Ended) else updates
 
     def _take_upload(
         self,
@@ -223,31 +228,36 @@ class _Page:
         """A new picture to choose a part of."""
         return {} if session.query is None else self.part.fresh(session.query)
 
-    def _forget(self, session: Session, parts: Parts, request: gr.Request) -> Iterator[Updates]:
-        yield from self.forget.forget(session.about(parts.regions, parts.words), request)
+    def _forget(
+        self, session: Session, parts: Parts, own: bool, typed: str, request: gr.Request
+    ) -> Iterator[Updates]:
+        yield from self.forget.forget(_about(session, parts, own, typed), request)
 
     def _compare(
         self,
         session: Session,
         parts: Parts,
+        own: bool,
+        typed: str,
         comparison: Comparison,
         k: float,
         request: gr.Request,
     ) -> Iterator[Updates]:
-        yield from self.compare.compare(
-            session.about(parts.regions, parts.words), comparison, k, request
-        )
+        session = _about(session, parts, own, typed)
+        yield from self.compare.compare(session, comparison, k, request)
 
     def _attribute(
         self,
         session: Session,
         parts: Parts,
+        own: bool,
+        typed: str,
         method: str,
         top_k: float,
         exhaustive: bool,
         request: gr.Request,
     ) -> Iterator[Updates]:
-        before, session = session, session.about(parts.regions, parts.words)
+        before, session = session, _about(session, parts, own, typed)
         shown = False  # a partial answer stands where the last answer stood
         work = self.run.attribute(session, method, top_k, exhaustive, request)
         for updates, item in work:
@@ -307,7 +317,7 @@ class _Page:
             (method,) = validate.methods([asked.get("method", defaults.METHOD)], known)
             top_k = validate.top_k(asked.get("k", str(defaults.TOP_K)), self.engine.n_train)
             regions = linked(asked.get("region", ""), (self.engine.resolution,) * 2)
-            called = validate.called(asked.get("called"))
+            called = validate.called(asked.get("called"), bool(regions))
         except (UserError, ValueError) as error:
             gr.Warning(f"The link cannot be followed: {error}.", title="Link")
             return {self.session: session}
@@ -322,3 +332,9 @@ class _Page:
             self.run.method: method,
             self.run.top_k: top_k,
         }
+
+
+def _about(session: Session, parts: Parts, own: bool, typed: str) -> Session:
+    """The session's picture, asked about the chosen part, in the words that the field shows."""
+    parts = parts.word(own, typed)
+    return session.about(parts.regions, parts.words)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 from attribution import validate
 from attribution.detection.attention import WordMaps
 from attribution.detection.protocol import Detection
-from attribution.detection.words import find
+from attribution.detection.words import find, nouns, words_of
 from attribution.regions import pixel_mask, union
 from attribution.types import Query, Region, UserError
 
@@ -46,7 +46,8 @@ class Parts:
     tab: the one that counts. current: the box whose numbers are shown. radius: of the brush, in
     pixels. found: what a detector found, None before it was asked; ticked: which of it counts.
     said: the phrase of `prompt` whose heat in `maps` counts, where it reaches `keep` of its peak.
-    own: whether the part goes by words of its own where it has some, typed or as it was `called`.
+    own: whether the part goes by words of its own where it has some, typed or those it was `named`
+    by; typed: for the part as it is chosen, not for the next one.
     revision: counts changes, so that every redrawing differs from the last.
     """
 
@@ -118,9 +119,19 @@ class Parts:
         return self.said if self.tab == WORDS and self.hot is not None else ""
 
     @property
+    def named(self) -> str:
+        """The words that came with the part: a detector's labels, the noun that a word belongs to;
+        "" for a word that names nothing.
+        """
+        if self.tab != WORDS or not self.called:
+            return self.called
+        said = set(words_of(self.said))
+        return next((n for n in nouns(self.prompt) if said <= set(words_of(n))), "")
+
+    @property
     def words(self) -> str:
         """What the chosen part goes by; "" where that is the prompt."""
-        return (self.typed or self.called) if self.own and self.regions else ""
+        return (self.typed or self.named) if self.own and self.regions else ""
 
     @cached_property
     def share(self) -> float:
@@ -137,7 +148,7 @@ class Parts:
         return self.boxes[self.current] if self.boxes else None
 
     def on(self, tab: str) -> Parts:
-        return self._next(tab=tab)
+        return self._next(tab=tab, typed=self.typed if tab == self.tab else "")
 
     def choose(self, number: int) -> Parts:
         return self._next(current=min(max(number, 0), max(len(self.boxes) - 1, 0)))
@@ -180,7 +191,8 @@ class Parts:
 
     def detected(self, found: Sequence[Detection]) -> Parts:
         """What a detector found; the best of it counts at once."""
-        return self._next(found=tuple(found), ticked=frozenset({0} if found else ()))
+        ticked = frozenset({0} if found else ())
+        return self._next(found=tuple(found), ticked=ticked, typed="")
 
     def tick(self, number: int) -> Parts:
         """One of what was found counts from now on, or no longer; UserError where too many do."""
@@ -188,14 +200,14 @@ class Parts:
         ticked = self.ticked ^ ({number} & set(known))
         if len(ticked) > validate.MAX_REGIONS:
             raise UserError(f"{validate.MAX_REGIONS} boxes are the most that count together")
-        return self._next(ticked=ticked)
+        return self._next(ticked=ticked, typed="")
 
     def looked(self, maps: WordMaps) -> Parts:
         """Where the model looked for each word."""
         return self._next(maps=maps)
 
     def say(self, phrase: str) -> Parts:
-        return self._next(said=phrase)
+        return self._next(said=phrase, typed="")
 
     def hotter(self, keep: float) -> Parts:
         return self._next(keep=min(max(float(keep), 0.0), 1.0))
@@ -207,7 +219,7 @@ class Parts:
     def clear(self) -> Parts:
         """Nothing drawn in the tab that counts."""
         emptied: dict[str, Any] = {"strokes": ()} if self.tab == BRUSH else {"boxes": ()}
-        return self._next(current=0, **emptied)
+        return self._next(current=0, typed="", **emptied)
 
     def _next(self, **changes: Any) -> Parts:
         return replace(self, revision=self.revision + 1, **changes)

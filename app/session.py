@@ -33,6 +33,10 @@ class Session:
             query = replace(query, regions=self.regions, called=self.called)
         return Session(query=query, link=self.link)
 
+    def unlinked(self) -> Session:
+        """The link is no longer followed, nor is its part asked about."""
+        return replace(self, link=False, regions=(), called="")
+
     def answered(self, answer: Attribution, top_k: int) -> Session:
         return replace(self, answer=answer, view=answer, top_k=top_k, link=False, centre=None)
 

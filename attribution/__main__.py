@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--detect",
         metavar="TEXT",
-        help="what to look for, as in 'stop sign': its boxes are regions",
+        help="what to look for, as in 'stop sign': its boxes, the 16 best, are regions",
     )
     add("--detector", default="auto", metavar="NAME", help="default: the first that can be used")
     add("--threshold", type=float, default=0.3, metavar="T", help="least score of a detected box")
@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     """Cheap checks first: nothing is loaded for input that cannot work."""
     out = report.check_new_folder(args.out)
-    prompt, called = validate.prompt(args.prompt), validate.called(args.called)
+    prompt = validate.prompt(args.prompt)
+    named = bool(args.region or args.mask or args.detect)
+    called = validate.called(args.called, named)
     if args.seed is not None:
         validate.seed(args.seed)
     picture = None if args.image is None else read_image(args.image)

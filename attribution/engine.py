@@ -133,8 +133,7 @@ class Engine(Reader):
         """
         names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
         k = validate.top_k(top_k, self.n_train)
-        chosen = validate.regions(query.regions, query.image.size)
-        query = replace(query, regions=chosen, called=validate.called(query.called))
+        query = _checked(query)
         for name in names:
             METHODS[name].check_options({"exhaustive": exhaustive, **params})
         failures: list[tuple[str, Exception]] = []
@@ -160,7 +159,7 @@ class Engine(Reader):
         strengths: relative loss increases; 0, the model as it is, always comes first. Reuses the
         delta of the default method's last answer for the same query; else unlearns first.
         """
-        strengths = _strengths(strengths)
+        query, strengths = _checked(query), _strengths(strengths)
         if other_prompts is None:
             n = defaults.FORGET_OTHERS
             other_prompts = catalogue.prompts(self.index, n, seed=1, unlike=query.prompt)
@@ -258,6 +257,12 @@ class Engine(Reader):
             self._context.clip = self.clip
             self._attributors[name] = build(self._context)
         return self._attributors[name]
+
+
+def _checked(query: Query) -> Query:
+    """With regions inside the picture, and clean words; UserError for what cannot be."""
+    chosen = validate.regions(query.regions, query.image.size)
+    return replace(query, regions=chosen, called=validate.called(query.called, bool(chosen)))
 
 
 def _joined(failures: Sequence[tuple[str, Exception]]) -> Exception:

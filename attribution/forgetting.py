@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribution import regions
 from attribution.denoiser import Denoiser
 from attribution.gradients import query_draws, region_loss
-from attribution.regions import query_weights
 from attribution.stepsize import solve_step
 from attribution.types import Forgetting, OtherPrompt, Progress, Query
 from attribution.unlearning import Delta, Unlearned, applied
@@ -120,8 +120,8 @@ def forget_query(
             yield item
             continue
         latents = denoiser.encode_images([query.image])
-        cond = denoiser.encode_text([query.prompt])
-        weights = query_weights(denoiser, query)
+        cond = denoiser.encode_text([regions.text(query)])
+        weights = regions.query_weights(denoiser, query)
         increase = loss_increase(denoiser, latents, cond, item.delta, timesteps, weights)
         yield from forget(denoiser, item, increase, strengths, drawing)
 

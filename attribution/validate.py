@@ -39,9 +39,14 @@ def prompt(text: object) -> str:
     return clean
 
 
-def called(text: object) -> str:
-    """What a region shows, in words of its own, as a prompt; "" and None are none."""
-    return "" if text is None else _text(text, "what the region is called")
+def called(text: object, regions: bool = True) -> str:
+    """What a region shows, in words of its own, as a prompt; "" and None are none. regions: whether
+    there are any, without which words of their own are refused.
+    """
+    words = "" if text is None else _text(text, "what the region is called")
+    if words and not regions:
+        raise UserError(f"there is no region to be called {words[:40]!r}: draw or name one")
+    return words
 
 
 def _text(text: object, name: str) -> str:

@@ -244,9 +244,8 @@ def scope_line(session: Session, n_train: int, recall: Recall | None = None) -> 
     if part := answer.params.get("region"):
         how += f" {PARTS.get(part) or OWN_LOSS.get(answer.kind, '')}"
     seen = "The part of your picture" if query.regions else "Your picture"
-    asked = f"“{text(query.prompt)}”" + (
-        f", its part as “{text(query.called)}”" * bool(query.called)
-    )
+    called = answer.params.get("called", "")
+    asked = f"“{text(query.prompt)}”" + (f", its part as “{text(called)}”" if called else "")
     return (
         f'<div class="w-scope"><img src="{data_uri(outlined(query))}" alt="{seen}">'
         f"<p><b>{asked}</b><br>{how}{when}<br>{meaning}{scale}</p></div>"

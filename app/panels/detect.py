@@ -182,4 +182,11 @@ def _unusable(listed: list[dict[str, Any]]) -> str:
 
 def _counted(found: Found) -> str:
     many = len(found.detections)
-    return "Nothing found." if not many else f"Found {many} {'box' if many == 1 else 'boxes'}."
+    said = "Nothing found." if not many else f"Found {many} {'box' if many == 1 else 'boxes'}."
+    if found.rather:
+        said += f" To the detector it looks more like {' or '.join(map(quoted, found.rather))}."
+    return said
+
+
+def quoted(name: str) -> str:
+    return f"“{name}”"

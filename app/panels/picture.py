@@ -106,8 +106,10 @@ class Picture:
 
     def generate(
         self, session: Session, prompt: str, seed: float | None, request: gr.Request
-    ) -> Iterator[tuple[dict[Any, Any], Session | None]]:
-        """(updates, the session when there is a new picture) for each step of the sampling."""
+    ) -> Iterator[tuple[dict[Any, Any], Session | Ended | None]]:
+        """(updates, the session when there is a new picture, or how it ended without one) for each
+        step of the sampling.
+        """
 
         def work() -> Iterator[Progress | Query]:
             checked = validate.prompt(prompt), validate.seed(seed)
@@ -115,7 +117,7 @@ class Picture:
 
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
-                yield self.step.ended(item), None
+                yield self.step.ended(item), item
             elif isinstance(item, Progress):
                 yield self.step.progress(item), None
             else:

@@ -25,7 +25,10 @@ DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="ut
 CORNERS = ("Left", "Top", "Right", "Bottom")
 BRUSH_WIDTH = 10
 WAITING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-OWN = "Else the whole prompt goes with it, and the other things of the prompt answer, too."
+OWN = (
+    "Where it was named, or you type what it shows. Else the whole prompt goes with it, and the "
+    "other things of the prompt answer, too."
+)
 EXAMPLE = "for example: a stop sign"
 NO_PICTURE = '<p class="w-empty">Make a picture first: then a part of it can be chosen here.</p>'
 
@@ -271,6 +274,13 @@ class Part:
         others = [*self.detect.fresh_outputs, *self.words.fresh_outputs]
         return [*self.outputs, self.tabs, self.width, self.erase, self.own, *others]
 
+    def _typed(self, parts: Parts) -> dict[str, Any]:
+        """The field of words: emptied where they were typed for another part, else left alone, for
+        more may have been typed already.
+        """
+        emptied = {} if parts.typed else {"value": ""}
+        return gr.update(placeholder=parts.named or EXAMPLE, **emptied)
+
     def _shown(self, parts: Parts, refused: str = "") -> dict[Any, Any]:
         """Everything that follows from the choice."""
         corners = parts.box.box if parts.box else (None,) * 4
@@ -281,7 +291,7 @@ class Part:
             self.pad: marks(parts) if parts.picture else NO_PICTURE,
             self.list: box_list(parts),
             self.naming: gr.update(visible=parts.picture and parts.tab != WHOLE),
-            self.typed: gr.update(placeholder=parts.called or EXAMPLE),
+            self.typed: self._typed(parts),
             self.detect.list: found_list(parts),
             self.words.list: word_list(parts),
             **{

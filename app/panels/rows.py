@@ -39,8 +39,8 @@ class Line:
 
     @property
     def title(self) -> str:
-        """The name, and the words that the part went by."""
-        called = self.query.called
+        """The name, and the words that the part went by, where the method looks at words."""
+        called = self.answer.params.get("called", "")
         if not called:
             return self.name
         return self.name + (", in its own words" if called == self.name else f", as “{called}”")
@@ -71,7 +71,8 @@ class Rows:
         query, answer = session.query, session.answer
         if query is None or answer is None:
             return {self.state: lines}
-        part = key(query)
+        # a method that looks at no words answers the same by any
+        part = key(replace(query, called=answer.params.get("called", "")))
         name = next((row.name for row in lines if place(row.query) == place(query)), "")
         name = name or said_of(query, parts) or name_part(query, lines)
         light = replace(answer, cells=None, heatmaps={}, control=None)

@@ -59,7 +59,8 @@
   // takes Escape first.
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-      const here = event.target.closest ? event.target.closest('.w-step') : null;
+      const field = event.target.closest?.('#own-words');  // says what Attribute is to ask
+      const here = event.target.closest && !field ? event.target.closest('.w-step') : null;
       const inTab = event.target.closest ? event.target.closest('[role=tabpanel]') : null;
       const button = primary(inTab) || primary(here) || usable('attribute-run') || usable('generate-run');
       if (button) { event.preventDefault(); button.click(); }

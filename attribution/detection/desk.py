@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,10 +35,12 @@ class Desk:
         text_threshold: float | None = None,
         detector: str = AUTO,
     ) -> Iterator[Progress | Found]:
-        """Progress, then what was found. text: empty for the nouns of the query's prompt, whose
-        other nouns are looked for along with what it names, and left out of what was found: else
-        those things, which are probably there, would be taken for it. text_threshold: None for the
-        usual one, or the threshold where that is lower.
+        """Progress, then what was found. text: empty for the nouns of the query's prompt.
+        text_threshold: None for the usual one, or the threshold where that is lower.
+
+        A prompt's other nouns are looked for along with what `text` names, and left out of what was
+        found: those things, which are probably there, are not taken for it then. Where that leaves
+        nothing, what is found without them counts, and the Found says what it is `rather`.
 
         Everything given is checked before anything runs; UserError for what cannot work.
         """
@@ -51,12 +53,16 @@ class Desk:
         )
         if isinstance(picture, Query):
             query, wanted = picture, wanted_in(picture, text)
-            asked = (*wanted, *(() if name == ATTENTION else beside(query, wanted)))
+            others = () if name == ATTENTION else beside(query, wanted)
         else:
-            asked = wanted = words.phrases(text)
+            wanted, others = words.phrases(text), ()
             query = Query(", ".join(wanted), read_image(picture))
-        job = self._detector(name).run(query, words.as_prompt(asked), *floors)
-        return _only(wanted, job)
+        opened = self._detector(name)
+
+        def looked(phrases: Sequence[str]) -> Iterator[Progress | Found]:
+            return opened.run(query, words.as_prompt(phrases), *floors)
+
+        return _apart(looked, wanted, others) if others else looked(wanted)
 
     def word_maps(self, query: Query) -> Iterator[Progress | WordMaps]:
         """Progress, then where the model looked for each word of the query's prompt."""
@@ -72,19 +78,37 @@ class Desk:
 
 def beside(query: Query, wanted: Sequence[str]) -> tuple[str, ...]:
     """The prompt's nouns that share no word with what is wanted, as many as may be asked along."""
-    said = {word for phrase in wanted for word in phrase.split()}
-    others = [noun for noun in words.nouns(query.prompt) if not said & set(noun.split())]
+    said = {stem for phrase in wanted for stem in words.stems(phrase)}
+    others = [noun for noun in words.nouns(query.prompt) if not said & words.stems(noun)]
     return tuple(others[: words.MAX_PHRASES - len(wanted)])
 
 
-def _only(wanted: tuple[str, ...], job: Iterator[Progress | Found]) -> Iterator[Progress | Found]:
-    """A run's findings of these phrases, without those that were asked along."""
+def _apart(
+    looked: Callable[[Sequence[str]], Iterator[Progress | Found]],
+    wanted: tuple[str, ...],
+    others: tuple[str, ...],
+) -> Iterator[Progress | Found]:
+    """What is wanted, found along with others and without these; without them from the start where
+    nothing of it is left.
+    """
+    found, hidden = yield from _kept(looked((*wanted, *others)), wanted)
+    if hidden and not found.detections:
+        found, _ = yield from _kept(looked(wanted), wanted)
+        found = replace(found, rather=hidden if found.detections else ())
+    yield found
+
+
+def _kept(
+    job: Iterator[Progress | Found], wanted: tuple[str, ...]
+) -> Generator[Progress, None, tuple[Found, tuple[str, ...]]]:
+    """Pass on a run's Progress; return what it found of these phrases, and what the rest is."""
     for item in job:
         if isinstance(item, Found):
             kept = tuple(one for one in item.detections if one.label in wanted)
-            maps = {phrase: heat for phrase, heat in item.heatmaps.items() if phrase in wanted}
-            item = replace(item, phrases=wanted, detections=kept, heatmaps=maps)
+            rest = dict.fromkeys(one.label for one in item.detections if one.label not in wanted)
+            return replace(item, phrases=wanted, detections=kept), tuple(rest)
         yield item
+    raise RuntimeError("the detector ended without an answer")
 
 
 def wanted_in(query: Query, text: str) -> tuple[str, ...]:

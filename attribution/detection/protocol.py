@@ -39,12 +39,14 @@ class Found:
     """What one run of a detector found, best first.
 
     heatmaps: phrase -> float32 [h, w] in 0..1 over the picture, for the detectors that make any.
+    rather: what of the prompt else the boxes were taken for when that was looked for, too.
     """
 
     detector: str
     phrases: tuple[str, ...]
     detections: tuple[Detection, ...]
     heatmaps: dict[str, np.ndarray] = field(default_factory=dict)
+    rather: tuple[str, ...] = ()
 
 
 class Detector(Protocol):

@@ -37,6 +37,7 @@ _DESCRIBES = frozenset(
         *("short", "dark", "light"),
     }
 )
+_SMALL = frozenset(("of", "the", "an", "and", "with", "for", "on", "in", "at", "to", "from"))
 _MANNERS = frozenset({"black and white", "white on black", "black on white", "silhouette"})
 
 
@@ -52,9 +53,8 @@ def nouns(prompt: str) -> tuple[str, ...]:
         words = segment.strip()
         if words and words not in _MANNERS:
             found += [_bare(part) for part in _objects(words)]
-    return tuple(dict.fromkeys(phrase for phrase in found if re.search(r"\w", phrase)))[
-        :MAX_PHRASES
-    ]
+    named = dict.fromkeys(phrase for phrase in found if re.search(r"\w", phrase))
+    return tuple(phrase for phrase in named if len(phrase) <= MAX_LETTERS)[:MAX_PHRASES]
 
 
 def _objects(words: str) -> list[str]:
@@ -96,6 +96,12 @@ def phrases(text: object) -> tuple[str, ...]:
 def as_prompt(names: Sequence[str]) -> str:
     """The form GroundingDINO expects: lower case, each phrase ended by a dot."""
     return " ".join(f"{name.lower().strip(' .')}." for name in names)
+
+
+def stems(phrase: str) -> frozenset[str]:
+    """Words of a phrase that say what it is, without a plural's s: what two names may share."""
+    said = (word for word in words_of(phrase) if word not in _SMALL and len(word) > 1)
+    return frozenset(word.removesuffix("s") for word in said)
 
 
 def words_of(text: str) -> list[str]:

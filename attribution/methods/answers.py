@@ -47,9 +47,12 @@ def ranked(
 def region_params(query: Query, how: str) -> dict[str, str]:
     """`params` of a query with regions: "loss" where only they count in the query's loss, "crop"
     where only they are looked at, "ignored" by a method that looks at no picture, "words" by one
-    that looks at the regions' own.
+    that looks at the regions' own. Where these condition the query they are there as "called".
     """
-    return {"region": how} if query.regions else {}
+    if not query.regions:
+        return {}
+    words = {"called": query.called} if query.called and how in ("loss", "words") else {}
+    return {"region": how, **words}
 
 
 def refuse_unknown(method: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from app.parts import (
     DETECT,
     MOST_STROKES,
     WHOLE,
+    WORDS,
     Parts,
     Stroke,
     linked,
@@ -25,6 +26,7 @@ from app.parts import (
     painted,
 )
 from app.session import Comparison, Session
+from attribution.detection.attention import WordMaps
 from attribution.detection.protocol import Detection
 from attribution.regions import key
 from attribution.types import Query, Region, UserError
@@ -178,7 +180,23 @@ def test_a_part_goes_by_words_of_its_own_only_when_asked_to() -> None:
     found = (Detection((0, 0, 9, 9), 0.9, "stop sign"), Detection((9, 9, 20, 20), 0.5, "dog"))
     ticked = Parts.of(query()).on(DETECT).detected(found).word(True, "")
     assert ticked.words == "stop sign" and ticked.tick(1).words == "stop sign and dog"
-    assert ticked.word(True, "a sign").words == "a sign"
+    typed = ticked.word(True, "a sign")
+    assert typed.words == "a sign" and typed.on(DETECT).words == "a sign"
+    # words typed for one part are not those of the next
+    assert typed.tick(1).words == "stop sign and dog" and typed.on(BOXES).typed == ""
+    assert typed.detected(found).typed == typed.say("x").typed == typed.clear().typed == ""
+    whole = Parts.of(query((100, 50), Region((0, 0, 100, 50)))).word(True, "a sign")
+    assert counted(whole) == "The whole picture counts, as “a sign”."
+
+
+def test_a_word_of_the_prompt_goes_by_its_noun_and_one_of_no_noun_by_the_prompt() -> None:
+    maps = WordMaps("a stop sign and a dog", np.eye(6, dtype=np.float32)[:, :, None], (60, 60))
+    parts = Parts.of(Query("a stop sign and a dog", tiny_images(1)[0].resize((60, 60))))
+    parts = parts.on(WORDS).looked(maps)
+    for said, words in (("sign", "stop sign"), ("dog", "dog"), ("and", ""), ("a", "")):
+        chosen = parts.say(said)
+        assert chosen.regions and chosen.called == said and chosen.words == words, said
+        assert f"“{said}”" in counted(chosen)
 
 
 def test_a_link_s_words_come_with_its_box() -> None:
@@ -193,8 +211,12 @@ def test_rows_of_a_part_by_its_words_and_by_the_prompt_share_a_name() -> None:
     part = query((100, 50), Region((0, 0, 9, 9)))
     by_words = replace(part, called="a sign")
     assert place(by_words) == place(part) != "" and key(by_words) != key(part)
-    rows = [Line(key(one), "box 1", one, answers.attribution()) for one in (part, by_words)]
-    assert [row.title for row in rows] == ["box 1", "box 1, as “a sign”"]
+    answer = answers.attribution()
+    worded = replace(answer, params={**answer.params, "called": "a sign"})
+    asked = ((part, answer), (by_words, worded), (by_words, answer))
+    rows = [Line(key(one), "box 1", one, found) for one, found in asked]
+    # the last is of a method that looks at no words
+    assert [row.title for row in rows] == ["box 1", "box 1, as “a sign”", "box 1"]
     named = replace(rows[1], name="a sign")
     assert named.title == "a sign, in its own words"
 

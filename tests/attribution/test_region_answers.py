@@ -134,6 +134,16 @@ def test_only_the_region_is_forgotten(fresh, query) -> None:
     assert increase(result.scales[1]) == pytest.approx(result.reached[1])
 
 
+def test_what_is_forgotten_is_measured_in_the_words_it_was_unlearned_in(fresh, query) -> None:
+    part = replace(query, regions=(CORNER,), called="bo by 1", steps=2, guidance=1.0)
+    (*_, result) = fresh.forget(part, (0.0, 0.01), other_prompts=())
+    assert result.prompt == query.prompt and result.scales[1] > 0
+    assert result.reached[1] == pytest.approx(0.01, rel=0.2)
+    asked = replace(part, prompt="bo by 1", called="")
+    (*_, same) = fresh.forget(asked, (0.0, 0.01), other_prompts=())
+    assert (same.scales, same.reached) == (result.scales, result.reached)
+
+
 def test_a_shortlist_comes_from_the_region_too(engine, query) -> None:
     part = replace(query, regions=(CORNER,))
     short = finished(engine.attribute(part, ("abu",), 2, shortlist=5, **SMALL))

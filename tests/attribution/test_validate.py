@@ -61,6 +61,7 @@ def test_boxes() -> None:
 def test_words_of_a_region() -> None:
     assert validate.called(None) == validate.called(" \n") == ""
     assert validate.called(" a\tstop  sign ") == "a stop sign"
+    assert "no region to be called 'a sign'" in one_line(validate.called, "a sign", False)
     for wrong in (7, "\ud800", "a" * 1001):
         assert "what the region is called" in one_line(validate.called, wrong)
 

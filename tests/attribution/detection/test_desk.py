@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from attribution.__main__ import main
 from attribution.detection import registry
 from attribution.detection.desk import beside
 from attribution.detection.grounding_dino import GroundingDino
-from attribution.detection.protocol import LOADING, Detection
+from attribution.detection.protocol import LOADING, Detection, Found
 from attribution.detection.registry import DEFAULT, SOURCE, Setup, choose, listed
 from attribution.engine import Engine
 from attribution.types import Progress, Query, UserError
@@ -101,12 +102,33 @@ def test_the_prompt_s_other_nouns_are_looked_for_along_and_left_out(detecting):
     assert {one.label for one in both.detections} == {"dog", "house"}
     for name in ("dog", "house"):
         found = finished(detecting.detect(query, name, 0.0, 0.0))
-        assert found.phrases == (name,)
+        assert found.phrases == (name,) and found.rather == ()
         assert found.detections == tuple(one for one in both.detections if one.label == name)
     assert beside(query, ("spaceship",)) == ("dog", "house")
+    assert beside(query, ("houses", "the dogs")) == ()  # other words for the same
+    endless = replace(query, prompt=f"a {'very ' * 50}long thing and a house")
+    assert beside(endless, ("dog",)) == ("house",)
     assert beside(query, ("big dog",)) == ("house",)  # its name is part of what is wanted
     many = tuple(f"thing{i}" for i in range(15))
     assert beside(query, many) == ("dog",)  # no more than may be asked for at once
+
+
+def test_what_is_rather_something_else_is_found_and_said(detecting, monkeypatch):
+    """Asked along, the other noun has every box: they count all the same, with what they are."""
+    query = Query("a house, by e", tiny_images(1)[0].resize((50, 30)))
+    asked = []
+
+    class Sees:
+        def run(self, query, text, threshold, text_threshold):
+            asked.append(text)
+            label = "house" if "house" in text else "roof"
+            yield Progress("detect", 0, 1)
+            yield Found("sees", tuple(text.split()), (Detection((0, 0, 9, 9), 0.9, label),))
+
+    monkeypatch.setattr(detecting._desk, "_detector", lambda name: Sees())
+    found = finished(detecting.detect(query, "roof"))
+    assert asked == ["roof. house.", "roof."] and found.rather == ("house",)
+    assert [one.label for one in found.detections] == ["roof"] and found.phrases == ("roof",)
 
 
 def test_bad_input_is_refused_before_the_model_is_taken(detecting):
