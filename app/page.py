@@ -144,7 +144,7 @@ class _Page:
             [forget.step.run.click],
             forget.step,
             self._forget,
-            part,
+            asked,
             [*forget.step.outputs, forget.pictures],
         )
         compared = self._step(
@@ -228,10 +228,9 @@ class _Page:
         """A new picture to choose a part of."""
         return {} if session.query is None else self.part.fresh(session.query)
 
-    def _forget(
-        self, session: Session, parts: Parts, own: bool, typed: str, request: gr.Request
-    ) -> Iterator[Updates]:
-        yield from self.forget.forget(_about(session, parts, own, typed), request)
+    def _forget(self, session: Session, parts: Parts, request: gr.Request) -> Iterator[Updates]:
+        # in the prompt's words, which the picture is drawn by again
+        yield from self.forget.forget(session.about(parts.regions), request)
 
     def _compare(
         self,

@@ -58,11 +58,9 @@ class Forget:
 
 
 def _done(session: Session) -> str:
-    query = session.query
-    if query is None or not query.regions:
-        return "Done."
-    words = f", as “{query.called}”" if query.called else ""
-    return f"Done: only the chosen part was forgotten{words}."
+    if session.query is not None and session.query.regions:
+        return "Done: only the chosen part was forgotten."
+    return "Done."
 
 
 def forgetting_html(result: Forgetting) -> str:
