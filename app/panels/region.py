@@ -190,8 +190,12 @@ class Part:
     ) -> dict[Any, Any]:
         """What the model found, with what is chosen now; nothing where another picture came."""
         if found is None:
-            return {self.line: gr.skip()}
+            return self._same()
         return {**self._shown(join(parts, found)), state: None}
+
+    def _same(self) -> dict[Any, Any]:
+        """Nothing changes, not even back to what was there when the event began."""
+        return {self.line: gr.skip()}
 
     def _ticked(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
         return self._changed(lambda now: now.tick(int(picked_id(event))), parts)
@@ -205,7 +209,8 @@ class Part:
         return self._shown(parts.hotter(keep))
 
     def _on(self, tab: str, parts: Parts) -> dict[Any, Any]:
-        return self._shown(parts.on(tab))
+        # a new picture opens a tab by itself: that must not undo a choice made meanwhile
+        return self._shown(parts.on(tab)) if tab != parts.tab else self._same()
 
     def _drawn(self, parts: Parts, event: gr.EventData) -> dict[Any, Any]:
         """Boxes and strokes from the pad, in the order they were drawn."""
@@ -223,7 +228,7 @@ class Part:
         """Numbers that were typed, when the field is left or Enter pressed. Fields that are taken
         as they stand are not written to: the next may be typed in already."""
         if parts.box is None or corners == parts.box.box:
-            return {self.state: parts}
+            return self._same()
         shown = self._changed(lambda now: now.edit(corners), parts)
         box = shown[self.state].box
         if box is not None and box.box == corners:
@@ -240,7 +245,7 @@ class Part:
         """The field itself is not written to: more may have been typed already."""
         worded = parts.word(own, typed)
         if (worded.own, worded.typed) == (parts.own, parts.typed):
-            return {self.state: parts}
+            return self._same()
         return {self.state: worded, self.line: line(worded)}
 
     def _brush(self, parts: Parts, width: float, erase: bool) -> dict[Any, Any]:
