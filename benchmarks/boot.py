@@ -77,7 +77,7 @@ def boot(python: str, index: Path, threads: int, top_k: int) -> dict[str, float]
         seconds = {"page": time.perf_counter() - began}
         call(address, "generate", [PROMPT, SEED])
         seconds["picture"] = time.perf_counter() - began
-        arguments = [PROMPT, SEED, None, None, [defaults.METHOD], top_k]
+        arguments = [PROMPT, SEED, None, None, [defaults.METHOD], top_k, ""]
         asked = time.perf_counter()
         answer = call(address, "attribute", arguments)
         seconds["answer"] = time.perf_counter() - began
