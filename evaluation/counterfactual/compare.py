@@ -15,6 +15,8 @@ from evaluation.statistics import bootstrap, mean_error, t_interval
 SCALE = {"delta_loss": 1e3, "mse": 1e2, "clip": 10.0}
 HEADS = {"delta_loss": "ΔL ×10⁻³ ↑", "mse": "MSE ×10⁻² ↑", "clip": "CLIP ×10⁻¹ ↓"}
 
+ENOUGH = 12  # queries; fewer are no verdict
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -77,7 +79,8 @@ def block(
 ) -> Block | None:
     """Labelled arms at one K on the queries that all of them have; None where there is nothing.
 
-    An arm with less than half of the queries of the fullest has only begun, and is left out.
+    An arm has only begun, and is left out, with fewer queries than a verdict takes where another
+    has as many, and with less than half of the fullest's where none has.
     tuning: on the tuning queries, which are left out otherwise.
     """
     tuned = {entry.id for entry in lines.gallery[:TUNING]}
@@ -86,7 +89,8 @@ def block(
         own = {o.query: o for o in lines.outcomes(arm) if o.k == k}
         found[label] = {q: o for q, o in own.items() if (q in tuned) == tuning}
     most = max((len(own) for own in found.values()), default=0)
-    begun = {label: len(own) for label, own in found.items() if 0 < 2 * len(own) < most}
+    least = ENOUGH if most >= ENOUGH else most / 2
+    begun = {label: len(own) for label, own in found.items() if 0 < len(own) < least}
     found = {label: own for label, own in found.items() if own and label not in begun}
     if not found:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.counterfactual import curves
-from evaluation.counterfactual.compare import HEADS, Block, block, cell, difference
+from evaluation.counterfactual.compare import ENOUGH, HEADS, Block, block, cell, difference
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
 from evaluation.counterfactual.tasks import FIRST, THEN
 from evaluation.results import Figure, Summary
@@ -17,7 +17,6 @@ from evaluation.statistics import mean_error
 
 # Ours, of which the first two are the paper's and the aim's; abu-shift is no rival of theirs.
 OURS, AIMED = ("abu", "abu-ekfac", "abu-shift"), ("abu", "abu-ekfac")
-ENOUGH = 12  # queries; fewer are no verdict
 TABLE_1 = (*FIRST, *THEN)
 TABLE_2 = (
     *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn", "abu"),

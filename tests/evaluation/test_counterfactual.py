@@ -102,7 +102,7 @@ def test_differences_are_paired_and_best_and_second_marked():
     assert compare.difference(paired) == "+10.00 (10.00 to 10.00) against dtrak, 3 of 3"
 
 
-def test_only_queries_that_all_have_and_none_of_the_tuning_ones():
+def test_only_queries_that_all_have_and_none_of_the_tuning_ones(monkeypatch):
     gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, None, 0.03], "clip": [0.2, None, None]}
     tuned = [answer(QUERIES[0], "abu", [900, 901]), trained([900, 901], {QUERIES[0]: 9.0})]
     lines = lines_of(gains, extra=tuned)
@@ -111,6 +111,10 @@ def test_only_queries_that_all_have_and_none_of_the_tuning_ones():
     assert set(found.values) == {"abu", "dtrak"}
     assert found.queries == (QUERIES[TUNING], QUERIES[TUNING + 2])
     assert found.values["abu"]["delta_loss"].tolist() == pytest.approx([0.03, 0.04])
+    # where one has enough for a verdict, fewer are a beginning
+    monkeypatch.setattr(compare, "ENOUGH", 3)
+    found = compare.block(lines, {arm: arm for arm in gains}, 2)
+    assert found.begun == {"dtrak": 2, "clip": 1} and len(found.queries) == 3
     own = compare.block(lines, {"abu": "abu"}, 2, tuning=True)
     assert own.queries == (QUERIES[0],)
     assert compare.block(lines, {"abu": "abu"}, 3) is None
