@@ -25,16 +25,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import ImageOps
 from tqdm import tqdm
 
 from attribution import defaults
 from attribution.methods.registry import METHODS, why_not
-from attribution.regions import mirrored
 from attribution.types import Query, UserError
 from attribution.validate import listed, whole_numbers
 from evaluation import generated, roster
@@ -196,10 +194,9 @@ class Job:
         if self.ranker.answered(self.results.units, unit, name):
             return
         query = case.query("a")
-        regions = tuple(mirrored(region, query.image.width) for region in query.regions)
-        mirror = replace(query, image=ImageOps.mirror(query.image), regions=regions)
         first, second = (
-            self.ranker.ranked(name, one, self.ids, TOP, compared=True) for one in (query, mirror)
+            self.ranker.ranked(name, one, self.ids, TOP, compared=True)
+            for one in (query, identities.flipped(query))
         )
         scores = dict(zip(second.ids, second.scores.tolist(), strict=True))
         aligned = np.array([scores[i] for i in first.ids])

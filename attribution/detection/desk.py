@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from attribution.detection.attention import Attention, WordMaps
 from attribution.detection.protocol import TEXT_THRESHOLD, THRESHOLD, Detector, Found
 from attribution.detection.registry import AUTO, DETECTORS, Setup, choose, listed
 from attribution.images import ImageSource, read_image
+from attribution.jobs import result
 from attribution.types import Progress, Query, UserError
 from attribution.validate import threshold as checked
 
@@ -91,24 +92,14 @@ def _apart(
     """What is wanted, found along with others and without these; without them from the start where
     nothing of it is left.
     """
-    found, hidden = yield from _kept(looked((*wanted, *others)), wanted)
-    if hidden and not found.detections:
-        found, _ = yield from _kept(looked(wanted), wanted)
-        found = replace(found, rather=hidden if found.detections else ())
-    yield found
-
-
-def _kept(
-    job: Iterator[Progress | Found], wanted: tuple[str, ...]
-) -> Generator[Progress, None, tuple[Found, tuple[str, ...]]]:
-    """Pass on a run's Progress; return what it found of these phrases, and what the rest is."""
-    for item in job:
-        if isinstance(item, Found):
-            kept = tuple(one for one in item.detections if one.label in wanted)
-            rest = dict.fromkeys(one.label for one in item.detections if one.label not in wanted)
-            return replace(item, phrases=wanted, detections=kept), tuple(rest)
-        yield item
-    raise RuntimeError("the detector ended without an answer")
+    found: Found = yield from result(looked((*wanted, *others)), Found)
+    kept = tuple(one for one in found.detections if one.label in wanted)
+    hidden = dict.fromkeys(one.label for one in found.detections if one.label not in wanted)
+    rather: tuple[str, ...] = ()
+    if hidden and not kept:
+        found = yield from result(looked(wanted), Found)
+        kept, rather = found.detections, tuple(hidden) if found.detections else ()
+    yield replace(found, phrases=wanted, detections=kept, rather=rather)
 
 
 def wanted_in(query: Query, text: str) -> tuple[str, ...]:

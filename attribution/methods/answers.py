@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,3 @@ def refuse_unknown(method: str, options: Mapping[str, Any], known: Mapping[str, 
     for name in options:
         if name not in known:
             raise UserError(f"method {method} has no option {name!r}; it has {', '.join(known)}")
-
-
-def result(job: Iterator[Any], kind: type[Any]) -> Generator[Any, None, Any]:
-    """Pass on a job's Progress; return the item of `kind` that it ends with."""
-    for item in job:
-        if isinstance(item, kind):
-            return item
-        yield item
-    raise RuntimeError(f"the job ended without {kind.__name__}")

@@ -19,8 +19,8 @@ from torch import Tensor
 from attribution import defaults
 from attribution.denoiser import Objective
 from attribution.index import Index
+from attribution.jobs import result
 from attribution.methods import gradient, needs, similarity
-from attribution.methods.answers import result
 from attribution.methods.context import Context
 from attribution.shortlist import GRADIENT_ROWS, join, sources_of
 from attribution.types import Attribution, Progress, Query, UserError

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from attribution import defaults
-from attribution.methods.answers import ranked, region_params, result
+from attribution.jobs import result
+from attribution.methods.answers import ranked, region_params
 from attribution.methods.candidates import Candidates, choose
 from attribution.methods.context import Context
 from attribution.methods.probing import settle

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageOps
 
+from attribution import validate
 from attribution.regions import Latent, mirrored, pixel_mask, query_weights
 from attribution.types import Query, Region
 from evaluation.objects.pooled import Ranker
@@ -24,10 +25,14 @@ def halves_of(image: Image.Image) -> tuple[Region, ...]:
 
 def as_mask(query: Query) -> Query:
     """The same pixels as a free form in the place of boxes."""
-    mask = pixel_mask(query.regions, query.image.size)
-    x0, y0, x1, y1 = mask.getbbox() or (0, 0, *mask.size)
-    box = tuple(map(float, (x0, y0, x1, y1)))
-    return replace(query, regions=(Region(box, mask),))
+    size = query.image.size
+    return replace(query, regions=(validate.mask(pixel_mask(query.regions, size), size),))
+
+
+def flipped(query: Query) -> Query:
+    """The mirrored picture with the mirrored regions."""
+    regions = tuple(mirrored(region, query.image.width) for region in query.regions)
+    return replace(query, image=ImageOps.mirror(query.image), regions=regions)
 
 
 def differences(ranker: Ranker, name: str, case: Case, ids: Sequence[str]) -> dict[str, float]:
@@ -58,9 +63,7 @@ def flip_difference(latent: Latent, case: Case) -> float:
     worst = 0.0
     boxes = case.query("a")
     for query in (boxes, case.query("b"), as_mask(boxes)):
-        turned = tuple(mirrored(region, query.image.width) for region in query.regions)
-        flip = replace(query, image=ImageOps.mirror(query.image), regions=turned)
-        there, here = query_weights(latent, flip), query_weights(latent, query)
+        there, here = query_weights(latent, flipped(query)), query_weights(latent, query)
         assert there is not None and here is not None
         worst = max(worst, float(np.abs((there.flip(-1) - here).numpy()).max()))
     return worst
