@@ -26,9 +26,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from attribution.types import UserError
 from attribution.validate import whole_numbers
 from evaluation import generated
+from evaluation.arguments import count, names
 from evaluation.customisation import costs, methods, plan, tables
 from evaluation.customisation.bench import Bench, Settings
 from evaluation.customisation.methods import Configuration, Stage
@@ -47,11 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     d = Settings()
     generated.add_arguments(parser)
     add = parser.add_argument
-    add("--customisations", type=int, default=MODELS, metavar="N", help=f"default {MODELS}")
+    add("--customisations", type=count(), default=MODELS, metavar="N", help=f"default {MODELS}")
     add("--queries", type=int, default=d.queries, metavar="N", help=f"a model; {d.queries}")
-    add("--methods", metavar="NAME[,NAME...]", help="only these configurations, on every picture")
+    only = "only these configurations, on every picture"
+    add("--methods", type=names, metavar="NAME[,NAME...]", help=only)
     few = f"pictures a model that variants are asked about; default {VARIANT_QUERIES}"
-    add("--variant-queries", type=int, default=VARIANT_QUERIES, metavar="N", help=few)
+    add("--variant-queries", type=count(0), default=VARIANT_QUERIES, metavar="N", help=few)
     add("--group", type=int, default=d.group, metavar="N", help=f"exemplars of a style; {d.group}")
     add("--distractors", type=int, default=d.distractors, metavar="N", help=f"{d.distractors}")
     add("--timesteps", type=whole_numbers, default=list(d.timesteps), help="that scores are of")
@@ -82,8 +83,6 @@ def settings_of(args: argparse.Namespace, world: Any) -> Settings:
     """The arguments, filled up with the model's recommendation."""
     sampling, default = generated.sampling_of(args, world), Settings()
     tuning = {"steps": args.tune_steps, "batch_size": args.tune_batch}
-    if args.customisations < 1 or args.variant_queries < 0:
-        raise UserError("--customisations is a number from 1, --variant-queries from 0")
     return Settings(
         group=args.group,
         queries=args.queries,

@@ -41,6 +41,7 @@ from evaluation.queries import Asked
 from evaluation.results import Results, Summary
 from evaluation.selectivity import LOSS
 from evaluation.world import World, world_of
+from precompute.counterfactual import squared_errors
 
 METHODS = "abu,abu-ekfac,abu-sgd"
 SHARES = "0.25,0.5"
@@ -143,19 +144,20 @@ class Pictures:
     @property
     def distance(self) -> float:
         """Mean squared error between the query's picture and the other prompts'."""
-        return float(errors(np.broadcast_to(self.image, self.before.shape), self.before).mean())
+        own = np.broadcast_to(self.image, self.before.shape)
+        return float(squared_errors(own, self.before).mean())
 
     def target_error(self, delta: Delta, scale: float) -> float:
         """Error of the query's picture at a scale of Δθ."""
         again = regenerate(self.answers, delta.scaled(scale), self.target, self.sampling)
-        return float(errors(again, self.image)[0])
+        return float(squared_errors(again, self.image)[0])
 
     def drawn(self, delta: Delta) -> dict[str, Any]:
         """Errors, and CLIP similarities where there is a CLIP, of target and others."""
         pairs = [*self.target, *self.others]
         after = regenerate(self.answers, delta, pairs, self.sampling)
         originals = np.concatenate([self.image, self.before])
-        target, *rest = errors(after, originals).tolist()
+        target, *rest = squared_errors(after, originals).tolist()
         clip = _similarities(self.answers, originals, after)
         return {"target": target, "others": [round(error, 8) for error in rest], "clip": clip}
 
@@ -247,11 +249,6 @@ def regenerate(
 def _parts(pairs: Pairs, size: int) -> Iterator[Pairs]:
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
-
-
-def errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean squared error on [0, 1] of uint8 images [n, px, px, 3], float64 [n]."""
-    return (((a.astype(np.float64) - b.astype(np.float64)) / 255.0) ** 2).mean((1, 2, 3))
 
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:

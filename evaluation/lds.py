@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attribution.validate import listed
 from evaluation import results
+from evaluation.arguments import names
 from evaluation.counterfactual import arms, foretold, frozen
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.session import Session
@@ -29,18 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `lds`."""
     add_common(parser)
     add = parser.add_argument
-    add("--methods", default=",".join((*FIRST, *THEN)), metavar="NAME[,NAME...]")
+    add("--methods", type=names, default=[*FIRST, *THEN], metavar="NAME[,NAME...]")
     add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="settings of the methods")
 
 
 def run(args: argparse.Namespace) -> None:
     """Score what is missing, then print the table."""
     session = Session.begin(args, world_of(args))
+    able = session.able(arms.resolved(args.methods, frozen.read(args.frozen)))
     session.base()
-    labels = listed(args.methods)
-    able = session.able(arms.resolved(labels, frozen.read(args.frozen)))
-    session.ledger.note_arms({label: arm.text for label, arm in able.items()})
     session.score(session.setting.gallery[: session.setting.measured], list(able.values()))
+    session.ledger.note_arms({label: arm.text for label, arm in able.items()})
     ledger = session.ledger.results
     lines = Lines(ledger.head, list(ledger.units.values()))
     print(results.markdown(Summary((), tuple(foretold.table(lines)), (foretold.NOTE,))))

@@ -18,67 +18,70 @@ python -m evaluation leave-k-out --methods abu,dtrak,abu:damping=1 --k 10
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from attribution.types import UserError
-from attribution.validate import listed, whole_numbers
+from evaluation.arguments import count, counts, names
 from evaluation.counterfactual import arms, frozen, tables, tasks
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import TOP
 from evaluation.counterfactual.session import QUERIES, Session
 from evaluation.counterfactual.session import add_arguments as add_common
-from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN, WorkList
+from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN, Entry, WorkList
 from evaluation.results import Summary
 from evaluation.world import world_of
 
 DRAWS, SEEDS = 3, 10
+Stage = dict[str, Arm]  # by label
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `leave-k-out`."""
     add_common(parser)
     add = parser.add_argument
-    add("--queries", type=int, default=QUERIES, metavar="N", help=f"default {QUERIES}")
-    add("--methods", metavar="NAME[,NAME...]", help="only these, with options as name:option=value")
-    add("--k", type=k_list, default=list(REMOVED), metavar="K,K,...", help="records removed")
-    add("--draws", type=int, default=DRAWS, metavar="N", help="random removals at each K")
-    add("--seeds", type=int, default=SEEDS, metavar="N", help="models that differ in their seed")
+    add("--queries", type=count(), default=QUERIES, metavar="N", help=f"default {QUERIES}")
+    only = "only these, with options as name:option=value"
+    add("--methods", type=names, metavar="NAME[,NAME...]", help=only)
+    add("--k", type=counts, default=list(REMOVED), metavar="K,K,...", help="records removed")
+    add("--draws", type=count(0), default=DRAWS, metavar="N", help="random removals at each K")
+    seeds = "models that differ in their seed"
+    add("--seeds", type=count(0), default=SEEDS, metavar="N", help=seeds)
     add("--no-ablations", action="store_true", help="the methods of Table 1 only")
     add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="settings of the methods")
     add("--plan", action="store_true", help="answer and write the work list, train nothing")
 
 
-def k_list(text: str) -> list[int]:
-    """'5,10,35' as numbers, for argparse."""
-    ks = whole_numbers(text)
-    if not ks or min(ks) < 1:
-        raise argparse.ArgumentTypeError("numbers of records from 1, separated by commas")
-    return sorted(set(ks))
-
-
 def run(args: argparse.Namespace) -> None:
     """Answers that are missing, then trainings that are missing."""
     session = Session.begin(args, world_of(args))
-    n_train = len(session.index.train_rows)
-    if max(args.k) >= n_train:
-        raise UserError(f"--k {max(args.k)}: the world has {n_train} training records")
-    if max(args.k) > TOP:
-        raise UserError(f"--k {max(args.k)}: answers are kept down to rank {TOP}")
+    check_removed(session, args.k)
+    queries, stages = session.queries(args.queries), _stages(session, args)
     session.base()
-    work = plan(session, args)
+    work = plan(session, queries, stages, args)
     if args.plan:
         print(session.ledger.write_work_list(work))
     else:
         session.train(work)
 
 
-def plan(session: Session, args: argparse.Namespace) -> WorkList:
+def check_removed(session: Session, ks: Sequence[int]) -> None:
+    """UserError where so many records cannot be removed."""
+    n_train = len(session.index.train_rows)
+    if max(ks) >= n_train:
+        raise UserError(f"--k {max(ks)}: the world has {n_train} training records")
+    if max(ks) > TOP:
+        raise UserError(f"--k {max(ks)}: answers are kept down to rank {TOP}")
+
+
+def plan(
+    session: Session, queries: Sequence[Entry], stages: Sequence[Stage], args: argparse.Namespace
+) -> WorkList:
     """The work list: answers are computed on the way."""
-    queries = session.queries(args.queries)
-    stages = _stages(session, args)
-    every = [arm for stage in stages for arm in stage]
-    answers = session.answer(queries, every)
+    answers = session.answer(queries, [arm for stage in stages for arm in stage.values()])
+    labels = {name: arm.text for stage in stages for name, arm in stage.items()}
+    session.ledger.note_arms(labels)
     names = [query.id for query in queries]
     work = WorkList(session.recipe)
     tasks.seeds(work, args.seeds)
@@ -87,7 +90,7 @@ def plan(session: Session, args: argparse.Namespace) -> WorkList:
     for draw, order in enumerate(orders):
         session.ledger.note_random(draw, order)
     tasks.random_removals(work, orders, tasks.random_sizes(len(rows), args.k))
-    first, then, last = ([arm.text for arm in stage] for stage in stages)
+    first, then, last = ([arm.text for arm in stage.values()] for stage in stages)
     middle, *others = tasks.middle_first(args.k)
     for ks, some in (
         *(([middle], first), ([middle], then), (others, first), (others, then)),
@@ -97,15 +100,13 @@ def plan(session: Session, args: argparse.Namespace) -> WorkList:
     return work
 
 
-def _stages(session: Session, args: argparse.Namespace) -> list[list[Arm]]:
-    """Arms that go first, then, last; their settings are noted with the lines."""
+def _stages(session: Session, args: argparse.Namespace) -> list[Stage]:
+    """The arms that go first, then, last."""
     labels = [list(FIRST), list(THEN), [] if args.no_ablations else list(ABLATIONS)]
     if args.methods:
-        labels = [listed(args.methods), [], []]
+        labels = [args.methods, [], []]
     settings = frozen.read(args.frozen)
-    stages = [session.able(arms.resolved(some, settings)) for some in labels]
-    session.ledger.note_arms({n: arm.text for stage in stages for n, arm in stage.items()})
-    return [list(stage.values()) for stage in stages]
+    return [session.able(arms.resolved(some, settings)) for some in labels]
 
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:

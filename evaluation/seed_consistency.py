@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attribution.types import UserError
+from evaluation.arguments import count
 from evaluation.counterfactual import tasks
 from evaluation.counterfactual.ledger import numbers, read_pictures
 from evaluation.counterfactual.session import Session
 from evaluation.counterfactual.session import add_arguments as add_common
+from evaluation.counterfactual.strips import enlarged
 from evaluation.counterfactual.tasks import WorkList
-from evaluation.results import Figure, Results, Summary
+from evaluation.results import Figure, Summary
 from evaluation.statistics import bootstrap, mean_error
 from evaluation.world import CLIP, World, world_of
 
@@ -41,19 +42,17 @@ SHOWN, SIDE = 10, 64  # pictures of the sheet, px
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `seed-consistency`."""
     add_common(parser)
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="models")
+    parser.add_argument("--seeds", type=count(2), default=SEEDS, metavar="N", help="models")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train what is missing, then a line for each picture of the gallery."""
-    if args.seeds < 2:
-        raise UserError("--seeds: at least two models are compared")
     session = Session.begin(args, world_of(args))
     session.base()
     work = WorkList(session.recipe)
     tasks.seeds(work, args.seeds)
     session.train(work, again=True)
-    results = _results(args, session)
+    results = session.results(args, VERB, seeds=args.seeds)
     pictures = _pictures(session, work)
     sheet(pictures, args.results / f"{VERB}.png")
     found = distances(session.world, pictures)
@@ -62,13 +61,6 @@ def run(args: argparse.Namespace) -> None:
             results.add(entry.id, prompt=entry.prompt, category=entry.category, **line)
     places = [str(session.ledger.model(session.recipe.seed + n)) for n in range(1, args.seeds)]
     print(f"TRAK's ensemble: python -m precompute trak --out COPY --models {' '.join(places)}")
-
-
-def _results(args: argparse.Namespace, session: Session) -> Results:
-    settings = {**session.ledger.results.head["settings"], "seeds": args.seeds}
-    results = Results.open(args.results, VERB, session.world.model_hash, settings)
-    results.head |= {"index_hash": session.world.index_hash, "module": args.module}
-    return results
 
 
 def _pictures(session: Session, work: WorkList) -> np.ndarray:
@@ -120,16 +112,12 @@ def sheet(pictures: np.ndarray, path: Path) -> None:
     """A row a picture, a column a model: what the numbers say, to look at."""
     rows = [
         np.concatenate(
-            [np.asarray(_enlarged(pictures[m, 0, g])) for m in range(len(pictures))], axis=1
+            [np.asarray(enlarged(pictures[m, 0, g], SIDE)) for m in range(len(pictures))], axis=1
         )
         for g in range(min(SHOWN, pictures.shape[2]))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
-
-
-def _enlarged(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:

@@ -13,26 +13,29 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 from attribution.types import UserError
 from evaluation import results
 from evaluation.counterfactual import figures, foretold, strips, tables
 from evaluation.counterfactual.ledger import VERB
-from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
+from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome
 from evaluation.counterfactual.session import INDEX
-from evaluation.counterfactual.tables import FLIPS, TABLE_2, TABLE_5, Rows
+from evaluation.counterfactual.tables import FLIPS, LOSSES, TABLE_2, TABLE_5, Rows
+from evaluation.counterfactual.tasks import TUNING
 from evaluation.results import Summary
 
 SECTIONS = (
-    ("Table 2: weight sets, and curvature or none", TABLE_2),
-    ("Table 5: the loss that is raised", TABLE_5),
-    ("Image and flip: the greater, or the mean", FLIPS),
+    # title, the labels shown, and those of which two have to be there
+    ("Table 2: weight sets, and curvature or none", TABLE_2, TABLE_2),
+    ("Table 5: the loss that is raised", TABLE_5, LOSSES),
+    ("Image and flip: the greater, or the mean", FLIPS, FLIPS),
 )
 EACH_ITS_OWN = (
     "Each with the settings at the end of this page, which differ in more than what the table is "
     "named after: steps, step size, damping and number of models were chosen method by method."
 )
-COLUMNS = ("query", "method", "settings", "K", *METRICS, "training")
+COLUMNS = ("query", "for", "method", "settings", "K", *METRICS, "training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write what the newest lines say; UserError where there are none."""
-    found = results.latest(args.results, VERB)
-    if found is None:
+    found = [Lines(*run) for run in results.current(args.results, VERB)]
+    if not found:
         raise UserError(f"{args.results / VERB}.jsonl holds no results yet: run leave-k-out first")
-    lines = Lines(*found)
-    if not lines.known:
-        raise UserError("the gallery is not drawn yet: run leave-k-out first")
+    lines = max(found, key=lambda one: len(one.trainings))  # a trial with other settings has few
+    if not lines.known or not lines.trainings:
+        raise UserError("no training is finished yet: run leave-k-out first")
     for path in write(lines, args.results, args.cache):
         print(path)
 
@@ -87,8 +90,8 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     ]
     every = tables.every_method(lines)
     parts += _section("Table 1: every method", tables.comparison(lines, every))
-    for title, labels in SECTIONS:
-        if tables.compares(lines, labels):
+    for title, labels, pair in SECTIONS:
+        if tables.compares(lines, pair):
             parts += [*_section(title, tables.comparison(lines, labels)), EACH_ITS_OWN]
     if rows := foretold.table(lines):
         parts += [*_section("What the scores foretell", rows), foretold.NOTE]
@@ -111,17 +114,21 @@ def _section(title: str, rows: Rows) -> list[str]:
 
 
 def write_csv(lines: Lines, path: Path) -> None:
-    """A line for each query, labelled method and K; random removals are means over draws."""
+    """A line for each query, labelled method and K; random removals are means over draws. for: the
+    query is for tuning alone, or for the report."""
+    tuned = {entry.id for entry in lines.gallery[:TUNING]}
+
+    def told(o: Outcome, label: str, arm: str) -> list[Any]:
+        values = [getattr(o, metric) for metric in METRICS]
+        use = "tuning" if o.query in tuned else "report"
+        return [o.query, use, label, arm, o.k, *values, o.key]
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for label, arm in lines.labels.items():
-            for o in lines.outcomes(arm):
-                values = [getattr(o, metric) for metric in METRICS]
-                writer.writerow([o.query, label, arm, o.k, *values, o.key])
+            writer.writerows(told(o, label, arm) for o in lines.outcomes(arm))
         measured = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
         for k in lines.random_sizes:
-            for o in lines.random_outcomes(k, measured):
-                values = [getattr(o, metric) for metric in METRICS]
-                writer.writerow([o.query, RANDOM, "", k, *values, ""])
+            writer.writerows(told(o, RANDOM, "") for o in lines.random_outcomes(k, measured))

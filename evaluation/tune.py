@@ -23,14 +23,15 @@ from typing import Any
 import numpy as np
 
 from attribution.types import UserError
-from attribution.validate import listed
+from evaluation.arguments import count, names
 from evaluation.counterfactual import arms, frozen
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.session import Session
 from evaluation.counterfactual.session import add_arguments as add_common
 from evaluation.counterfactual.tasks import WorkList, removals
-from evaluation.results import Figure, Results, Summary
+from evaluation.leave_k_out import check_removed
+from evaluation.results import Figure, Summary
 from evaluation.world import world_of
 
 VERB, K = "tune", 10
@@ -56,9 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `tune`."""
     add_common(parser)
     add = parser.add_argument
-    add("--k", type=int, default=K, metavar="K", help=f"records removed; default {K}")
-    add("--methods", default=",".join(GRIDS), metavar="NAME[,NAME...]")
-    add("--only", metavar="ARM[,ARM...]", help="only these, each against what its method has now")
+    add("--k", type=count(), default=K, metavar="K", help=f"records removed; default {K}")
+    add("--methods", type=names, default=list(GRIDS), metavar="NAME[,NAME...]")
+    only = "only these, each against what its method has now"
+    add("--only", type=names, default=[], metavar="ARM[,ARM...]", help=only)
     add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="written at the end")
     add(
         "--wide",
@@ -72,12 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """One round."""
     session = Session.begin(args, world_of(args))
-    session.base()
+    check_removed(session, [args.k])
     settings = frozen.read(args.frozen)
-    named = [Arm.parse(text) for text in listed(args.only or "")]
-    labels = dict.fromkeys(arm.name for arm in named) or listed(args.methods)
+    named = [Arm.parse(text) for text in args.only]
+    named = list(session.able({arm.text: arm for arm in named}).values())
+    labels = list(dict.fromkeys(arm.name for arm in named) if args.only else args.methods)
+    wide = _wide(args.wide, labels)
     able = session.able(arms.resolved(labels, settings))
-    wide = _wide(args.wide)
+    session.base()
     tried = {
         name: [arm, *(one for one in named if one.name == name and one != arm)]
         if named
@@ -93,13 +97,15 @@ def run(args: argparse.Namespace) -> None:
     _freeze(args, session, tried, settings)
 
 
-def _wide(texts: list[str]) -> dict[str, tuple[str, ...]]:
-    """method → places, of METHOD=PLACE; UserError for anything else."""
+def _wide(texts: list[str], methods: list[str]) -> dict[str, tuple[str, ...]]:
+    """method → places, of METHOD=PLACE; UserError for anything else, and for other methods."""
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, sign, place = text.partition("=")
         if not sign:
             raise UserError(f"--wide {text}: METHOD=PLACE")
+        if name not in methods:
+            raise UserError(f"--wide {text}: the methods of this round are {', '.join(methods)}")
         found[name] = (*found.get(name, ()), place)
     return found
 
@@ -139,7 +145,7 @@ def _freeze(
     settings: dict[str, str],
 ) -> None:
     """Note the round, and write the settings that won."""
-    results = _results(args, session)
+    results = session.results(args, VERB)
     head, units = session.ledger.results.head, list(session.ledger.results.units.values())
     lines = Lines(head, units)
     round_number = 1 + max((unit["round"] for unit in results.units.values()), default=0)
@@ -149,7 +155,7 @@ def _freeze(
         best = winner(some[0].text, means)
         results.add(
             f"{round_number} {name}", round=round_number, method=name, k=args.k, means=means,
-            before=some[0].text, chosen=best,
+            before=some[0].text, chosen=best, frozen=args.frozen.as_posix(),
         )  # fmt: skip
         settings[name] = best
         won[name] = {"round": round_number, "k": args.k, "delta_loss": means[best]}
@@ -173,13 +179,6 @@ def winner(before: str, means: Mapping[str, float]) -> str:
     return max(means, key=lambda text: (means[text], text == before))
 
 
-def _results(args: argparse.Namespace, session: Session) -> Results:
-    settings = dict(session.ledger.results.head["settings"])
-    results = Results.open(args.results, VERB, session.world.model_hash, settings)
-    results.head |= {"index_hash": session.world.index_hash, "module": args.module}
-    return results
-
-
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     """Every round: what was tried, what won."""
     last = max(unit["round"] for unit in units)
@@ -192,8 +191,11 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     ]
     for unit in units:
         for arm, mean in sorted(unit["means"].items(), key=lambda pair: -pair[1]):
-            mark = "chosen" if arm == unit["chosen"] else ""
+            mark = "greatest" if arm == unit["chosen"] else ""
             row = (str(unit["round"]), unit["method"], f"`{arm}`", f"{1e3 * mean:.2f}", mark)
             table.append(row)
-    note = "Tuning queries are never reported on; the settings chosen: `evaluation/frozen.json`."
+    note = (
+        "Tuning queries are never reported on. A round freezes the greatest, where it was told to "
+        "(`--frozen`); what the methods are compared with: `evaluation/frozen.json`."
+    )
     return Summary((figure,), tuple(table), (note,))

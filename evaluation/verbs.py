@@ -10,9 +10,11 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from attribution.types import UserError
 from evaluation import results
+from evaluation.arguments import count
 
 Verbs = Mapping[str, tuple[str, str]]
 
@@ -28,8 +30,10 @@ def main(program: str, verbs: Verbs, argv: list[str] | None = None) -> int:
     if argv[0] not in verbs:
         print(f"{program}: no verb {argv[0]!r}; one of: {', '.join(verbs)}", file=sys.stderr)
         return 2
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")  # before they are imported: they warn when they are
     module = import_module(verbs[argv[0]][0])
-    parser = argparse.ArgumentParser(f"python -m {program} {argv[0]}", description=module.__doc__)
+    parser = _Parser(f"python -m {program} {argv[0]}", description=module.__doc__)
     add_common(parser)
     module.add_arguments(parser)
     try:
@@ -41,6 +45,13 @@ def main(program: str, verbs: Verbs, argv: list[str] | None = None) -> int:
         print("stopped; the same command resumes", file=sys.stderr)
         return 130
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are a line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help tells what there is)")
 
 
 def _usage(program: str, verbs: Verbs) -> str:
@@ -63,14 +74,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="not kept in git"
     )
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--threads", type=int, help="torch threads; default: all cores")
+    add("--threads", type=count(), help="torch threads; default: all cores")
     add("--report", action="store_true", help="only print what the results say so far")
 
 
 def _run(module, verb: str, args: argparse.Namespace) -> None:
     args.module = module.__name__
     if not args.report:
-        _prepare(args.threads)
+        if args.threads:
+            import torch
+
+            torch.set_num_threads(args.threads)
         module.run(args)
     if not hasattr(module, "summarise"):
         return
@@ -82,13 +96,3 @@ def _run(module, verb: str, args: argparse.Namespace) -> None:
             f"{args.results / verb}.jsonl holds no results yet: run the verb without --report"
         )
     print("\n\n".join(map(results.markdown, results.summaries(module, runs))))
-
-
-def _prepare(threads: int | None) -> None:
-    """Thread count, and silence of the libraries: results go to files and tables."""
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)

@@ -3,7 +3,7 @@
 | code | paper | meaning |
 |---|---|---|
 | `losses` | L(ẑ, θ) | mean over timesteps 2, 7, ..., 997 (stride 5), one noise draw each |
-| `delta` | ΔL(ẑ) | losses of the retrained model less those of the model that drew ẑ |
+| | ΔL(ẑ) | losses of the retrained model less those of the model that drew ẑ |
 | `draw` | G_θ(ε, c) | the picture from the same noise and prompt |
 
 Noise is keyed by the picture's name, of the namespace "evaluation": every model sees the same.

@@ -54,12 +54,19 @@ def run(args: argparse.Namespace) -> None:
     """Train, then write what was seen."""
     import torch
 
+    if args.threads is not None and args.threads < 1:
+        raise UserError("--threads is a number from 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     prompt, seed = validate.prompt(args.prompt), validate.seed(args.seed)
     without = _ids(args.without)
     work = Retrainer(args.index)
-    image = read_image(args.picture) if args.picture else None
+    work.positions(without)
+    if args.weights and not args.weights.is_dir():
+        raise UserError(f"no UNet at {args.weights}")
+    image = work.picture(args.picture) if args.picture else None
+    if args.out.exists() and any(args.out.iterdir()):
+        raise UserError(f"{args.out} is not empty: name a new folder")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.weights:
         changed, curve, seconds = with_unet(work.denoiser, args.weights), (), 0.0
@@ -120,7 +127,7 @@ class Retrainer:
         """{"step", "steps", "loss"} now and then, at last the model with its new UNet, the loss
         curve, and the seconds it took. folder: where the UNet goes."""
         began = said = time.perf_counter()
-        job = retrain(self.data, self.recipe, self._positions(without))
+        job = retrain(self.data, self.recipe, self.positions(without))
         values: list[float] = []
         told = 0
         while True:
@@ -138,7 +145,11 @@ class Retrainer:
         changed = with_unet(self.denoiser, save_unet(unet, folder))
         yield changed, tuple(_curve(values)), seconds
 
-    def _positions(self, without: Sequence[str]) -> list[int]:
+    def picture(self, path: Path) -> Image.Image:
+        """The picture in a file, at the model's size; UserError where there is none."""
+        return self.denoiser.prepare_image(read_image(path))
+
+    def positions(self, without: Sequence[str]) -> list[int]:
         """Places of records among the training records; UserError for any other."""
         rows = np.array([self.index.row_of(name) for name in without], dtype=np.int64)
         outside = np.setdiff1d(rows, self.index.train_rows)

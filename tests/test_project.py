@@ -88,11 +88,11 @@ def _optional(path: Path) -> set[str]:
 
 
 # starlette is gradio's own server, spaces is there on Spaces, trak is a peer to compare with;
-# matplotlib and scipy serve figures, resvg_py remakes the data.
+# matplotlib and scipy serve figures, filelock the results, resvg_py remakes the data.
 EXTRA = {
     "app": ("starlette", "spaces"),
     "precompute": ("matplotlib", "resvg_py"),
-    "evaluation": ("matplotlib", "scipy"),
+    "evaluation": ("filelock", "matplotlib", "scipy"),
     "benchmarks": ("trak",),
 }
 

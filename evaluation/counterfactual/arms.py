@@ -2,7 +2,9 @@
 `abu:flips=mean`, `trak@ensemble:damping=1`.
 
 `@place` is another index of the same model and records, with other extras (wider projections, more
-models). `flips=mean` takes the mean over image and flip where methods take the greater one.
+models). How cells become a score is an option too: `flips=mean` takes the mean over image and flip
+where methods take the greater one, `timesteps=equal` gives each timestep the same spread over the
+records where methods let the larger changes count for more.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from attribution.methods import needs
 from attribution.methods.registry import METHODS, Context
 from attribution.methods.unlearning import configured
 from attribution.types import Attribution, Query, UserError
+from evaluation.answers import last
 
 RANDOM = "random"
-FLIPS = ("max", "mean")
+# Option → its values, the methods' own one first.
+READINGS = {"flips": ("max", "mean"), "timesteps": ("plain", "equal")}
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,20 @@ class Arm:
                 raise UserError(f"{text}: options are written option=value")
             options[option] = _value(value)
         arm = cls(name, place, tuple(sorted(options.items())))
-        if options.get("flips", "max") not in FLIPS:
-            raise UserError(f"{text}: flips is max or mean")
+        for option, values in READINGS.items():
+            if options.get(option, values[0]) not in values:
+                raise UserError(f"{text}: {option} is {' or '.join(values)}")
         METHODS[name].check_options(arm.asked)
+        if arm.reading and METHODS[name].kind != "unlearning":
+            raise UserError(f"{text}: only methods with cells have {', '.join(READINGS)}")
+        return arm
+
+    @classmethod
+    def parse_plain(cls, text: str) -> Arm:
+        """The same; UserError for @place and READINGS, which only leave-K-out knows."""
+        arm = cls.parse(text)
+        if arm.place or arm.reading:
+            raise UserError(f"{text}: {', '.join(['@place', *READINGS])} are leave-k-out's alone")
         return arm
 
     @property
@@ -62,16 +77,17 @@ class Arm:
     @property
     def asked(self) -> dict[str, Any]:
         """The options of the method's own run."""
-        return {name: value for name, value in self.options if name != "flips"}
+        return {name: value for name, value in self.options if name not in READINGS}
 
     @property
-    def mean_of_flips(self) -> bool:
-        """Whether image and flip are averaged."""
-        return dict(self.options).get("flips") == "mean"
-
-    def with_options(self, **changes: Any) -> Arm:
-        """The same with other options."""
-        return Arm(self.name, self.place, tuple(sorted({**dict(self.options), **changes}.items())))
+    def reading(self) -> dict[str, str]:
+        """How cells become a score, where that is not the method's own way."""
+        found = dict(self.options)
+        return {
+            option: found[option]
+            for option, values in READINGS.items()
+            if found.get(option, values[0]) != values[0]
+        }
 
 
 def why_no(arm: Arm, index: Index) -> str:
@@ -117,20 +133,24 @@ def scored(
     attributors that are kept from query to query."""
     if arm.name not in built:
         built[arm.name] = METHODS[arm.name].build(context)
-    job = built[arm.name].run(query, k=1, exhaustive=True, **arm.asked)
-    found = None
-    for item in job:
-        if isinstance(item, Attribution):
-            found = item
-    if found is None:
-        raise UserError(f"{arm.text} ended without an answer")
-    if not arm.mean_of_flips:
+    found = last(built[arm.name].run(query, k=1, exhaustive=True, **arm.asked), Attribution)
+    if not arm.reading:
         return found.rows, found.scores
-    if found.cells is None:
-        raise UserError(f"{arm.text}: only methods with cells can take the mean over flips")
-    scores = np.nanmean(found.cells, axis=(1, 2, 3))
+    scores = read(found.cells, **arm.reading)
     order = np.lexsort((found.rows, -scores))
     return found.rows[order], scores[order]
+
+
+def read(cells: np.ndarray, flips: str = "max", timesteps: str = "plain") -> np.ndarray:
+    """Scores float64 [N] of cells [N, captions, flips, T], NaN where a record has fewer captions,
+    as READINGS say."""
+    values = cells.astype(np.float64)
+    if timesteps == "equal":
+        spread = np.nanstd(values, axis=(0, 1, 2))
+        values = values / np.where(spread > 0, spread, 1.0)
+    if flips == "mean":
+        return np.nanmean(values, axis=(1, 2, 3))
+    return np.nanmean(values, axis=(1, 3)).max(axis=1)
 
 
 def resolved(labels: Iterable[str], frozen: Mapping[str, str]) -> dict[str, Arm]:

@@ -63,6 +63,16 @@ class Setting:
     folder: Path
     places: tuple[tuple[str, Path], ...] = ()
 
+    def index_at(self, place: str, own: Index) -> Index:
+        """The index of a place; UserError where it is not named, or no copy of `own`."""
+        path = dict(self.places).get(place)
+        if path is None:
+            raise UserError(f"where is the index {place!r}? say --place {place}=DIR")
+        found = Index.open(path)
+        if found.index_hash != own.index_hash:
+            raise UserError(f"{path} is not a copy of the index {own.path} with more extras")
+        return found
+
 
 class Bench:
     """Does tasks; a share of 1 as it goes along, at last the line of the finished one."""
@@ -132,18 +142,10 @@ class Bench:
             if not place:
                 context = self.answers.context
             else:
-                context = Context(self.denoiser, self._index_at(place), self.answers.context.clip)
+                index = self.setting.index_at(place, self.index)
+                context = Context(self.denoiser, index, self.answers.context.clip)
             self._contexts[place] = context, {}
         return self._contexts[place]
-
-    def _index_at(self, place: str) -> Index:
-        path = dict(self.setting.places).get(place)
-        if path is None:
-            raise UserError(f"where is the index {place!r}? say --place {place}=DIR")
-        found = Index.open(path)
-        if found.index_hash != self.index.index_hash:
-            raise UserError(f"{path} is not a copy of the index {self.index.path} with more extras")
-        return found
 
     # ------------------------------------------------------------------ tasks
 
@@ -160,8 +162,8 @@ class Bench:
         }
 
     def _related(self) -> list[list[int]]:
-        """The nearest prompts of each prompt by CLIP's text tower, without those of the same text;
-        empty lists without a CLIP."""
+        """The nearest other prompts of each prompt by CLIP's text tower; empty lists without a
+        CLIP."""
         prompts = [entry.prompt for entry in self.setting.gallery]
         clip = self.answers.context.clip
         if clip is None:

@@ -36,6 +36,11 @@ class Paired:
         """Whether both intervals are above zero."""
         return self.low > 0 and self.t[0] > 0
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether zero lies outside both, on whichever side."""
+        return self.above or (self.high < 0 and self.t[1] < 0)
+
 
 @dataclass(frozen=True)
 class Block:

@@ -7,19 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def rising(values: Sequence[float] | np.ndarray, counts: Sequence[int] | None = None) -> np.ndarray:
+def rising(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """The nearest non-decreasing curve in least squares (pool adjacent violators), float64 [n]."""
-    blocks: list[list[float]] = []  # mean, weight, length
-    weights = np.ones(len(values)) if counts is None else np.asarray(counts, dtype=np.float64)
-    for value, weight in zip(np.asarray(values, dtype=np.float64), weights, strict=True):
-        blocks.append([float(value), float(weight), 1])
+    blocks: list[tuple[float, int]] = []  # mean, length
+    for value in np.asarray(values, dtype=np.float64):
+        blocks.append((float(value), 1))
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            mean, w, n = blocks.pop()
-            before = blocks[-1]
-            total = before[1] + w
-            before[0] = (before[0] * before[1] + mean * w) / total
-            before[1], before[2] = total, before[2] + n
-    return np.concatenate([np.full(int(n), mean) for mean, _, n in blocks])
+            (left, n), (right, m) = blocks[-2:]
+            blocks[-2:] = [((left * n + right * m) / (n + m), n + m)]
+    return np.concatenate([np.full(n, mean) for mean, n in blocks])
 
 
 def equivalent(ks: Sequence[int], curve: Sequence[float], value: float) -> tuple[float, str]:

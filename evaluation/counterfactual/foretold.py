@@ -74,18 +74,9 @@ class Removals:
         lost = [self.lines.values(trainings[key], query)["delta_loss"] for key in self.keys]
         return np.array(lost)
 
-    @cached_property
-    def made_for(self) -> Mapping[str, set[str]]:
-        """Query's id → the keys of the trainings that some answer about it asked for."""
-        found: dict[str, set[str]] = {}
-        for arm in self.lines.answers:
-            for outcome in self.lines.outcomes(arm):
-                found.setdefault(outcome.query, set()).add(outcome.key)
-        return found
-
     def elsewhere(self, query: str) -> np.ndarray:
         """Which were made for other pictures, bool [removals]."""
-        own = self.made_for.get(query, set())
+        own = self.lines.made_for.get(query, set())
         return np.array([key not in own for key in self.keys])
 
 

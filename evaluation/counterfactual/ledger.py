@@ -18,15 +18,18 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
+from attribution.types import UserError
 from evaluation.counterfactual.tasks import Entry, Job, WorkList
 from evaluation.results import Results
 from precompute.recipes.model.config import UnetConfig
@@ -94,6 +97,41 @@ class Ledger:
         start = "training "
         units = self.results.units.items()
         return {name.removeprefix(start): u for name, u in units if name.startswith(start)}
+
+    def superseded(self, digests: Mapping[str, str]) -> list[str]:
+        """Arms whose finished trainings would count no longer, were `digests` theirs."""
+        noted = self.results.units.get("digests", {}).get("arms", {})
+        changed = [arm for arm, digest in digests.items() if noted.get(arm, digest) != digest]
+        sets = {frozenset(line["removed"]) for line in self.trainings.values()}
+        sizes = sorted({len(some) for some in sets} - {0})
+        answers = self.answers(noted)
+        return [
+            arm
+            for arm in changed
+            if any(
+                frozenset(rows[:k]) in sets
+                for (_, name), rows in answers.items()
+                if name == arm
+                for k in sizes
+            )
+        ]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held by the one command that trains for these lines; UserError while another one does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "training.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another command trains in {self.folder}: wait for it, or name other --cache and "
+                "--results"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def note_arms(self, labels: Mapping[str, str]) -> None:
         """Join labels to those noted, where that says anything new."""

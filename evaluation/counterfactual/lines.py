@@ -87,6 +87,18 @@ class Lines:
         return found
 
     @cached_property
+    def made_for(self) -> dict[str, set[str]]:
+        """Query's id → keys of the trainings that some answer about it asked for, also one that no
+        longer counts."""
+        found: dict[str, set[str]] = {}
+        for unit in self.units:
+            if unit["unit"].startswith("answer "):
+                rows = unit["rows"]
+                keys = {training(rows[:k], self.recipe).key for k in self.sizes if k <= len(rows)}
+                found.setdefault(unit["query"], set()).update(keys & self.trainings.keys())
+        return found
+
+    @cached_property
     def scores(self) -> dict[str, dict[str, np.ndarray]]:
         """Arm as written → query's id → score of every row of the index, NaN where held out; of the
         digest that was noted last."""

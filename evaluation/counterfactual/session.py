@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from hashlib import sha256
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from tqdm import tqdm
 
 from attribution.index import Index
 from attribution.types import UserError
+from evaluation.arguments import count
 from evaluation.counterfactual import arms, pool
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.bench import Bench, Setting
-from evaluation.counterfactual.ledger import Ledger
+from evaluation.counterfactual.ledger import Ledger, read_pictures
 from evaluation.counterfactual.tasks import (
     GALLERY,
     MEASURED,
@@ -34,6 +36,7 @@ from evaluation.counterfactual.tasks import (
 )
 from evaluation.data import HELD_OUT, Records
 from evaluation.generated import held_out_rows, seed_of
+from evaluation.results import Results
 from evaluation.world import World
 from precompute.counterfactual import STRIDE
 from precompute.recipes.model.config import UnetConfig
@@ -48,12 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every verb that retrains."""
     parser.set_defaults(index=INDEX)
     add = parser.add_argument
-    add("--steps", type=int, help="DDIM steps; default: as recommended for the model")
+    add("--steps", type=count(), help="DDIM steps; default: as recommended for the model")
     add("--guidance", type=float, help="guidance scale; default: as recommended")
-    add("--stride", type=int, default=STRIDE, help=f"between a loss's timesteps; default {STRIDE}")
+    stride = f"between a loss's timesteps; default {STRIDE}"
+    add("--stride", type=count(), default=STRIDE, metavar="N", help=stride)
     add(
         "--workers",
-        type=int,
+        type=count(0),
         default=os.cpu_count(),
         metavar="N",
         help="processes of one thread each; 0: none but this one; default: one a core",
@@ -66,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="a copy of the index with other extras, for arms like trak@NAME",
     )
+    anew = "let answers from other rows or settings take the place of those that were retrained for"
+    add("--anew", action="store_true", help=anew)
 
 
 def _place(text: str) -> tuple[str, Path]:
@@ -100,13 +106,12 @@ class Session:
     recipe: UnetConfig
     setting: Setting
     ledger: Ledger
+    anew: bool = False
     _indexes: dict[str, Index] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, args: argparse.Namespace, world: World) -> Session:
         """Nothing is computed yet; UserError where the world cannot be retrained."""
-        if args.workers < 0:
-            raise UserError("--workers must not be negative")
         recipe = recipe_of(args.index)
         if world.index_hash is None:
             raise UserError(f"no index at {args.index}: `python -m precompute index` makes it")
@@ -137,8 +142,7 @@ class Session:
             folder=ledger.folder,
             places=tuple(args.place),
         )
-        ledger.folder.mkdir(parents=True, exist_ok=True)
-        return cls(world, args.workers, recipe, setting, ledger)
+        return cls(world, args.workers, recipe, setting, ledger, args.anew)
 
     # ------------------------------------------------------------------ what there is
 
@@ -148,14 +152,11 @@ class Session:
         return Index.open(self.setting.index)
 
     def index_of(self, arm: Arm) -> Index:
-        """The index an arm's answers come from; UserError for a place not named."""
+        """The index an arm's answers come from; UserError for a place not named, or no copy."""
         if not arm.place:
             return self.index
         if arm.place not in self._indexes:
-            places = dict(self.setting.places)
-            if arm.place not in places:
-                raise UserError(f"where is the index {arm.place!r}? say --place {arm.place}=DIR")
-            self._indexes[arm.place] = Index.open(places[arm.place])
+            self._indexes[arm.place] = self.setting.index_at(arm.place, self.index)
         return self._indexes[arm.place]
 
     @property
@@ -184,15 +185,31 @@ class Session:
         """Arm as written → the digest that its answers must have."""
         return {arm.text: arms.digest(arm, self.index_of(arm)) for arm in wanted}
 
+    def results(self, args: argparse.Namespace, verb: str, **more: Any) -> Results:
+        """The lines of a verb of its own on these trainings; more: settings besides theirs."""
+        settings = {**self.ledger.results.head["settings"], **more}
+        found = Results.open(args.results, verb, self.world.model_hash, settings)
+        found.head |= {"index_hash": self.world.index_hash, "module": args.module}
+        return found
+
     # ------------------------------------------------------------------ doing
 
     def base(self) -> dict[str, Any]:
-        """The gallery's line; drawn and measured when first asked for."""
-        if self.ledger.base is None or not self.ledger.base_pictures.is_file():
+        """The gallery's line; drawn and measured when first asked for. UserError where its pictures
+        are no longer those that the trainings were measured on."""
+        base, path = self.ledger.base, self.ledger.base_pictures
+        if base is None or not path.is_file():
             self._do([BaseTask()], "gallery", lambda task: "base")
-        base = self.ledger.base
-        assert base is not None
-        return base
+        now = self.ledger.base
+        assert now is not None
+        drawn = now if base is None else base
+        pixels = read_pictures(path, len(self.setting.gallery))
+        if sha256(pixels.tobytes()).hexdigest() != drawn["pictures"]:
+            raise UserError(
+                f"{path} is not what the trainings in {self.ledger.results.path} were measured "
+                "on: bring it back, or name other --results"
+            )
+        return now
 
     def answer(
         self, queries: Sequence[Entry], wanted: Sequence[Arm]
@@ -218,6 +235,11 @@ class Session:
         of a `kind`: "answer" or "scores". Returns the digests, by arm as written."""
         distinct = list({arm.text: arm for arm in wanted}.values())  # two labels may mean one arm
         digests = self.digests(distinct)
+        if (other := self.ledger.superseded(digests)) and not self.anew:
+            raise UserError(
+                f"{', '.join(other)}: there are trainings for answers from other rows or settings; "
+                "name the index those came from (--index, --place), or say --anew"
+            )
         self.ledger.note_digests(digests)
         self.ledger.note_configurations(
             {
@@ -249,11 +271,13 @@ class Session:
         left = [job.task for job in self.ledger.missing(work, again)]
         total, done = len(work.jobs), len(work.jobs) - len(left)
         print(f"{done} of {total} trainings done; the list: {path}", file=sys.stderr)
-        self._do(left, "trainings", lambda task: f"training {task.key}")
+        with self.ledger.alone():
+            self._do(left, "trainings", lambda task: f"training {task.key}")
         self.ledger.write_work_list(work)
 
     def _do(self, tasks: Sequence[Any], title: str, unit_of: Any) -> None:
         """Do tasks; each is a line as soon as it is finished. The bar counts shares of tasks."""
+        self.ledger.folder.mkdir(parents=True, exist_ok=True)
         shares: dict[str, float] = {}
         layout = "{desc}: {percentage:3.0f}% |{bar}| {n:.1f}/{total_fmt}, {remaining} left"
         every = 0.5 if sys.stderr.isatty() else 60.0  # seconds; a log file gets a line a minute

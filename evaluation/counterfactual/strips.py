@@ -87,7 +87,7 @@ def _strip(title: str, original: np.ndarray, rows: Sequence[Row]) -> Image.Image
     pen, font = ImageDraw.Draw(page), ImageFont.load_default()
     pen.text((0, 2), title, "black", font)
     pen.text((0, TITLE + 2), "as it was", "black", font)
-    page.paste(_enlarged(original), (0, top))
+    page.paste(enlarged(original, SIDE), (0, top))
     for line, k in enumerate(ks):
         middle = top + line * (SIDE + GAP) + SIDE // 2 - 6
         pen.text((SIDE + GAP, middle), f"K = {k}", "black", font)
@@ -95,9 +95,10 @@ def _strip(title: str, original: np.ndarray, rows: Sequence[Row]) -> Image.Image
         across = left + column * (SIDE + GAP)
         pen.text((across, TITLE + 2), label, "black", font)
         for k, picture in cells:
-            page.paste(_enlarged(picture), (across, top + ks.index(k) * (SIDE + GAP)))
+            page.paste(enlarged(picture, SIDE), (across, top + ks.index(k) * (SIDE + GAP)))
     return page
 
 
-def _enlarged(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+def enlarged(picture: np.ndarray, side: int) -> Image.Image:
+    """A picture, uint8 [px, px, 3], at `side` px without smoothing."""
+    return Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)

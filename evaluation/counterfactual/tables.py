@@ -23,7 +23,7 @@ TABLE_2 = (
     *("abu:steps=1", "abu:ewc=true"),
 )
 TABLE_5 = ("trak", "dtrak", "abu", "abu-eps2")
-FLIPS = ("abu", "abu:flips=mean")
+LOSSES, FLIPS = ("abu", "abu-eps2"), ("abu", "abu:flips=mean")
 Rows = list[tuple[str, ...]]
 
 
@@ -38,8 +38,8 @@ def chosen(lines: Lines, labels: Sequence[str]) -> dict[str, str]:
 
 
 def compares(lines: Lines, labels: Sequence[str]) -> bool:
-    """Whether at least two of the labels, which need not be all methods, have a finished removal:
-    one beside the control compares nothing that Table 1 does not."""
+    """Whether at least two of the labels have a finished removal: one beside the control compares
+    nothing that Table 1 does not."""
     return sum(bool(lines.outcomes(arm)) for arm in chosen(lines, labels).values()) > 1
 
 
@@ -81,15 +81,17 @@ def comparison(lines: Lines, labels: Sequence[str]) -> Rows:
 
 def others(lines: Lines, label: str = "abu") -> Rows:
     """Table 4: the pictures of target, nearest prompts and other families, without the top K, and
-    the same pictures without K at random: how much they change anyway."""
+    the same pictures without K at random (the mean of the draws): how much they change anyway. On
+    all pictures that the method has, which may be more than Table 1's."""
     arm, table = lines.labels.get(label), []
     heads = ("K", "without", "pictures", "target MSE ↑", "target CLIP ↓", "related MSE ↓")
     for k in lines.sizes if arm else ():
         own = _own(lines, arm, k)
-        anyway = [(line, o.query) for line in lines.random(k) for o in own]
-        removed = [(lines.trainings[o.key], o.query) for o in own]
-        for name, some in ((label, removed), (RANDOM, anyway)):
-            rows = [_spread(lines, line, query) for line, query in some]
+        removed = [_spread(lines, lines.trainings[o.key], o.query) for o in own]
+        drawn = lines.random(k)
+        # a picture's draws are no pictures of their own: their mean is one value
+        anyway = [np.mean([_spread(lines, x, o.query) for x in drawn], 0) for o in own if drawn]
+        for name, rows in ((label, removed), (RANDOM, anyway)):
             if rows:
                 shown = [_plus_minus([row[column] for row in rows]) for column in range(6)]
                 table.append((str(k), name, str(len(rows)), *shown))
@@ -161,7 +163,9 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
     if not lines.known or not lines.trainings:
         return Summary((Figure("leave-K-out", f"{len(lines.trainings)} trainings done"),))
     figures = [*_first(lines), *_control(lines), *_costs(lines)]
-    return Summary(tuple(figures), tuple(comparison(lines, every_method(lines))), (note(lines),))
+    begun = left_out(lines, every_method(lines))
+    notes = (*([begun] if begun else []), note(lines))
+    return Summary(tuple(figures), tuple(comparison(lines, every_method(lines))), notes)
 
 
 def _first(lines: Lines) -> Iterator[Figure]:
@@ -181,7 +185,7 @@ def _first(lines: Lines) -> Iterator[Figure]:
         verdict = pairs[0].above if pairs[0].n >= ENOUGH else None
         told = difference(pairs[0], both=True)
         yield Figure(f"{what} the best other", told, "both intervals above 0", verdict)
-        near = [difference(pair, both=True) for pair in pairs[1:] if not pair.above]
+        near = [difference(pair, both=True) for pair in pairs[1:] if not pair.told_apart]
         yield Figure(
             f"{what} each further method it is not told apart from", "; ".join(near) or "none"
         )
@@ -205,9 +209,10 @@ def _costs(lines: Lines) -> Iterator[Figure]:
     other = [line for line in lines.seeds if line["seed"] != lines.recipe.seed]
     if other:
         queries = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
-        values = [lines.values(line, q)["delta_loss"] for line in other for q in queries]
+        # the models of a picture are no pictures of their own
+        values = [np.mean([lines.values(x, q)["delta_loss"] for x in other]) for q in queries]
         mean, error = (1e3 * x for x in mean_error(values))
-        said = f"{mean:.2f} ± {error:.2f} ({len(other)} models)"
+        said = f"{mean:.2f} ± {error:.2f} ({len(queries)} pictures, each by {len(other)} models)"
         yield Figure("nothing removed, another seed: ΔL ×10⁻³", said)
     same = [line for line in lines.seeds if "weights_differ_by" in line]
     if same:

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from attribution.integrity import canonical_hash
 from attribution.methods.projected import DRAWS
 from attribution.methods.registry import METHODS
 from attribution.types import UserError
-from attribution.validate import listed
 from evaluation.counterfactual import arms
 from evaluation.counterfactual.arms import Arm
 
@@ -52,11 +51,9 @@ class Configuration:
     def parse(cls, text: str) -> Configuration:
         """From `arm[/flag...]`; UserError for what there is not."""
         head, *flags = text.strip().split("/")
-        arm = Arm.parse(head)
+        arm = Arm.parse_plain(head)
         if other := [flag for flag in flags if flag not in FLAGS]:
             raise UserError(f"{text}: no flag {other[0]!r}; there are {', '.join(FLAGS)}")
-        if arm.place or arm.mean_of_flips:
-            raise UserError(f"{text}: @place and flips=mean are leave-k-out's, not of this verb")
         if INDEX_ROWS in flags and METHODS[arm.name].kind != GRADIENT:
             raise UserError(f"{text}: only gradient methods have {INDEX_ROWS}")
         return cls(arm, NO_WORD not in flags, INDEX_ROWS not in flags)
@@ -93,11 +90,10 @@ class Stage:
     queries: int
 
 
-def stages(asked: str | None, queries: int, variant_queries: int) -> list[Stage]:
+def stages(asked: Sequence[str] | None, queries: int, variant_queries: int) -> list[Stage]:
     """What is done in which order; asked: only these, as written, on every query."""
-    if asked:
-        names = dict.fromkeys(listed(asked))
-        return [Stage("asked", _parsed(names), queries)]
+    if asked is not None:
+        return [Stage("asked", _parsed(asked), queries)]
     few = min(queries, variant_queries)
     return [
         Stage("methods", _parsed(FIRST), queries),

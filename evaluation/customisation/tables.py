@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.customisation.methods import MAIN
+from evaluation.customisation.methods import MAIN, Configuration
 from evaluation.results import Figure, Summary
 from evaluation.statistics import bootstrap, mean_error
 from precompute.recipes.abc.plan import KINDS
@@ -23,6 +23,7 @@ from precompute.recipes.abc.retrieval import average_precision, recall
 
 VERB = "customised"
 LIMIT = 10
+FEWEST = 3  # models of a kind, for a form of AbU to be drawn
 METRICS = (f"recall@{LIMIT}", "mAP")
 # What differences are taken from.
 REFERENCE = "abu"
@@ -30,6 +31,8 @@ HEADS: tuple[str, ...] = (
     *("exemplars", "configuration", "models", "pictures", *METRICS),
     *(f"mAP less that of {REFERENCE}", "seconds"),
 )
+# A variant is asked about a few of the pictures; what it varies, about them all.
+VARIANT_HEADS = (*HEADS[:6], "mAP of the plain method on these", "mAP less that", "seconds")
 COLUMNS = (
     *("model", "kind", "picture", "prompts", "prompt", "configuration", "rows", "exemplars"),
     *("among", METRICS[0], "average precision", "ranks", "reached", "seconds"),
@@ -78,6 +81,21 @@ class Answers:
         both = {key: tuple(np.subtract(ours[key], theirs[key])) for key in ours if key in theirs}
         return _by_model(both)
 
+    def common(self, texts: Sequence[str]) -> Answers:
+        """The answers of these configurations about the pictures that all of them have."""
+        own = [
+            {(line["model"], line["query"]) for line in self.lines if line["configuration"] == text}
+            for text in texts
+        ]
+        both = set.intersection(*own)
+        kept = [x for x in self.lines if (x["model"], x["query"]) in both]
+        return Answers([line for line in kept if line["configuration"] in texts])
+
+    def few(self, kind: str, text: str) -> bool:
+        """Whether it was asked about some of the pictures only that others were asked about."""
+        most = max(len(own) for (other, _), own in self.table.items() if other == kind)
+        return len(self.table.get((kind, text), {})) < most
+
     def of(self, kind: str, text: str) -> list[Line]:
         """The lines themselves."""
         wanted = (kind, text)
@@ -95,12 +113,18 @@ def summary(head: Line, units: Sequence[Line]) -> Summary:
     """Who finds the exemplars, on both kinds of models."""
     answers = Answers(units)
     table: list[tuple[str, ...]] = [HEADS]
+    variants: list[tuple[str, ...]] = [VARIANT_HEADS]
     for kind in KINDS:
         texts = [text for text in answers.configurations if len(answers.values(kind, text))]
-        table += [_row(answers, kind, text) for text in sorted(texts, key=_order(answers, kind))]
+        for text in sorted(texts, key=_order(answers, kind)):
+            if answers.few(kind, text):
+                variants.append(_variant(answers, kind, text))
+            else:
+                table.append(_row(answers, kind, text))
     figures = [f for kind in KINDS if (f := _figure(head, answers, kind)) is not None]
-    found = tuple(table) if len(table) > 1 else ()
-    return Summary(tuple(figures), found, tuple(_notes(head, units, answers)))
+    tables = [tuple(rows) if len(rows) > 1 else () for rows in (table, variants)]
+    more = (tables[1],) if tables[1] else ()
+    return Summary(tuple(figures), tables[0], tuple(_notes(head, units, answers)), more)
 
 
 def _order(answers: Answers, kind: str) -> Any:
@@ -108,12 +132,30 @@ def _order(answers: Answers, kind: str) -> Any:
 
 
 def _row(answers: Answers, kind: str, text: str) -> tuple[str, ...]:
-    values, lines = answers.values(kind, text), answers.of(kind, text)
-    cells = [_mean(values[:, column]) for column in range(len(METRICS))]
     less = answers.differences(kind, text, REFERENCE)[:, 1]
     against = _mean(less, sign="+") if text != REFERENCE and len(less) else ""
-    seconds = f"{np.mean([line['seconds'] for line in lines]):.1f}"
-    return (kind, text, str(len(values)), str(len(lines)), *cells, against, seconds)
+    return (*_start(answers, kind, text), against, _seconds(answers, kind, text))
+
+
+def _start(answers: Answers, kind: str, text: str) -> tuple[str, ...]:
+    values, lines = answers.values(kind, text), answers.of(kind, text)
+    cells = [_mean(values[:, column]) for column in range(len(METRICS))]
+    return kind, text, str(len(values)), str(len(lines)), *cells
+
+
+def _seconds(answers: Answers, kind: str, text: str) -> str:
+    return f"{np.mean([line['seconds'] for line in answers.of(kind, text)]):.1f}"
+
+
+def _variant(answers: Answers, kind: str, text: str) -> tuple[str, ...]:
+    """A row of the variants: beside the method as the product has it, on the same pictures."""
+    parent = Configuration.parse(text).arm.name
+    parent = REFERENCE if text == parent else parent
+    less = answers.differences(kind, text, parent)[:, 1]
+    beside = ["", ""]
+    if len(less):
+        beside = [f"{answers.values(kind, text)[:, 1].mean() - less.mean():.3f}", _mean(less, "+")]
+    return (*_start(answers, kind, text), *beside, _seconds(answers, kind, text))
 
 
 def _mean(values: np.ndarray, sign: str = "") -> str:
@@ -126,7 +168,8 @@ def _mean(values: np.ndarray, sign: str = "") -> str:
 def _figure(head: Line, answers: Answers, kind: str) -> Figure | None:
     """Ours and the best other plain method, by mAP."""
     plain = [text for text in answers.configurations if text in MAIN or not _is_ours(text)]
-    there = {text: v for text in plain if len(v := answers.values(kind, text)[:, 1])}
+    plain = [text for text in plain if (kind, text) in answers.table]
+    there = {t: answers.values(kind, t)[:, 1] for t in plain if not answers.few(kind, t)}
     ours = [text for text in MAIN if text in there]
     others = sorted((text for text in there if text not in MAIN), key=lambda t: -there[t].mean())
     if not ours:
@@ -163,8 +206,10 @@ def _notes(head: Line, units: Sequence[Line], answers: Answers) -> list[str]:
         "the customised model, the base model's curvature. Means over models (of the mean over a "
         "model's pictures) with bootstrap 95 % intervals; differences on the same pictures. "
         "`/no-v`: neither prompt nor exemplars' captions name V*; `/index-rows`: gradient rows of "
-        "the base model, else of the customised one. A model's first picture, which alone is asked "
-        "with variants, and its third are of V* mixed with something else, the second of V* alone."
+        "the base model, else of the customised one. A model's first picture and its third are of "
+        "V* mixed with something else, the second of V* alone. Variants, in a table of their own, "
+        "are asked about the first picture of each model; their plain method (of abu-sgd and "
+        f"abu-full {REFERENCE}) was asked about all."
     )
     lacking: dict[str, str] = next((unit["why"] for unit in units if unit["unit"] == "lacking"), {})
     there = set(answers.configurations)
@@ -208,7 +253,7 @@ def plot(answers: Answers, path: Path) -> list[Path]:
     """Style models against object models with standard errors: methods, then variants of AbU."""
     both = [t for t in answers.configurations if all(len(answers.values(k, t)) for k in KINDS)]
     methods = [t for t in both if t in MAIN or not _is_ours(t)]
-    panels = {"methods": methods, "forms of AbU": [t for t in both if _is_ours(t)]}
+    panels = {"methods": methods, "forms of AbU, on the pictures of all": _forms(answers, both)}
     panels = {title: texts for title, texts in panels.items() if texts}
     if not both:
         return []
@@ -222,14 +267,21 @@ def plot(answers: Answers, path: Path) -> list[Path]:
         len(panels), len(METRICS), figsize=size, squeeze=False, layout="constrained"
     )
     for row, (title, texts) in zip(axes, panels.items(), strict=True):
+        shown = answers.common(texts)
         for column, metric in enumerate(METRICS):
-            _panel(row[column], answers, texts, column)
+            _panel(row[column], shown, texts, column)
             row[column].set(title=f"{title}: {metric}", xlim=(0, 1.02), ylim=(0, 1.02))
             row[column].set(xlabel=f"{KINDS[0]} models", ylabel=f"{KINDS[1]} models")
         row[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)
     return [path]
+
+
+def _forms(answers: Answers, both: Sequence[str]) -> list[str]:
+    """Forms of AbU that are compared: those of enough pictures."""
+    ours = [text for text in both if _is_ours(text)]
+    return [t for t in ours if min(len(answers.values(k, t)) for k in KINDS) >= FEWEST]
 
 
 def _panel(axes: Any, answers: Answers, texts: Sequence[str], column: int) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from attribution.types import UserError
 from evaluation.counterfactual import compare, curves, foretold, frozen, tables
-from evaluation.counterfactual.arms import Arm, resolved
+from evaluation.counterfactual.arms import Arm, read, resolved
 from evaluation.counterfactual.ledger import packed, unpacked, write_pictures
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.strips import sheet
@@ -161,7 +161,7 @@ def test_the_random_curve_is_a_mean_over_draws_and_says_what_a_removal_equals():
 def test_a_falling_curve_is_made_to_rise_and_its_ends_are_told():
     assert curves.rising([1.0, 3.0, 2.0, 4.0]).tolist() == [1.0, 2.5, 2.5, 4.0]
     assert curves.rising([3.0, 2.0, 1.0]).tolist() == [2.0] * 3
-    assert curves.rising([3.0, 1.0], [3, 1]).tolist() == [2.5, 2.5]
+    assert curves.rising([4.0, 1.0, 1.0, 5.0]).tolist() == [2.0, 2.0, 2.0, 5.0]
     ks, curve = [5, 10, 20, 40], [1.0, 3.0, 2.0, 4.0]
     assert curves.equivalent(ks, curve, 1.75) == (7.5, "")
     assert curves.equivalent(ks, curve, 3.25) == (30.0, "")
@@ -269,9 +269,10 @@ def test_the_first_two_are_compared_on_all_that_they_share():
 
 def test_an_ablation_needs_something_to_be_compared_with():
     alone = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05]})
-    assert not tables.compares(alone, tables.TABLE_2) and tables.compares(alone, tables.TABLE_5)
+    assert not tables.compares(alone, tables.TABLE_2) and tables.compares(alone, tables.TABLE_1)
+    assert not tables.compares(alone, tables.LOSSES)  # D-TRAK's loss is another method's
     both = lines_of({"abu": [0.03, 0.05, 0.04], "abu-full": [0.01, 0.0, 0.0]})
-    assert tables.compares(both, tables.TABLE_2) and not tables.compares(both, tables.TABLE_5)
+    assert tables.compares(both, tables.TABLE_2) and not tables.compares(both, tables.LOSSES)
 
 
 def test_scores_foretell_what_removals_do_or_do_not():
@@ -313,7 +314,7 @@ def test_scores_are_kept_in_half_precision_with_what_is_missing():
 def test_arms_are_read_and_written_alike():
     arm = Arm.parse("abu:steps=10:damping=0.01:flips=mean")
     assert arm.text == "abu:damping=0.01:flips=mean:steps=10"
-    assert arm.asked == {"damping": 0.01, "steps": 10} and arm.mean_of_flips
+    assert arm.asked == {"damping": 0.01, "steps": 10} and arm.reading == {"flips": "mean"}
     assert Arm.parse(arm.text) == arm
     assert Arm.parse("trak@wide:damping=1").place == "wide"
     assert Arm.parse("abu:ewc=true").asked == {"ewc": True}
@@ -321,10 +322,24 @@ def test_arms_are_read_and_written_alike():
         ("abx", "no method 'abx'"),
         ("abu:steps", "option=value"),
         ("abu:flips=min", "max or mean"),
+        ("abu:timesteps=each", "plain or equal"),
         ("clip:damping=1", "no option"),
     ):
         with pytest.raises(UserError, match=words):
             Arm.parse(text)
+
+
+def test_cells_are_read_as_an_arm_says():
+    cells = np.random.default_rng(0).normal(size=(6, 2, 2, 3))
+    cells[4:, 1] = np.nan  # these have one caption
+    each = [np.nanmean(cells[n], axis=(0, 2)) for n in range(6)]
+    assert read(cells) == pytest.approx([flips.max() for flips in each])
+    assert read(cells, flips="mean") == pytest.approx([flips.mean() for flips in each])
+    loud = cells * [1.0, 100.0, 1.0]  # one timestep changes more than the others
+    assert read(loud, timesteps="equal") == pytest.approx(read(cells, timesteps="equal"))
+    assert np.argsort(read(loud)).tolist() != np.argsort(read(cells)).tolist()
+    still = np.concatenate([cells, np.zeros((6, 2, 2, 1))], axis=3)
+    assert np.isfinite(read(still, timesteps="equal")).all()
 
 
 def test_frozen_settings_serve_their_method_alone(tmp_path):

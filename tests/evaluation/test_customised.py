@@ -380,6 +380,7 @@ def test_what_an_index_lacks_is_noted(world, tmp_path, capsys):
         (("--methods", "guess"), "no method 'guess'"),
         (("--timesteps", "77"), "not at [77]"),
         (("--customisations", "0"), "from 1"),
+        (("--methods", ","), "nothing is named"),
         (("--group", "9", "--distractors", "0"), "at least one"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from attribution.index import Index
 from evaluation.counterfactual import tasks
@@ -202,12 +203,78 @@ def test_the_plan_alone_trains_nothing(proof, tmp_path, capsys):
         (("--methods", "trak@far"), "--place far=DIR"),
         (("--k", "16"), "16 training records"),
         (("--queries", "9"), "the world has 4 besides"),
+        (("--queries", "-1"), "from 1, not -1"),
+        (("--k", "2,x"), "a whole number, not 'x'"),
+        (("--k", ","), "whole numbers from 1"),
+        (("--methods", ""), "nothing is named"),
+        (("--methods", "clip:flips=mean"), "only methods with cells"),
+        (("--stride", "0"), "from 1, not 0"),
+        (("--steps", "-2"), "from 1, not -2"),
+        (("--seeds", "-1"), "from 0, not -1"),
     ],
 )
-def test_bad_input_is_one_line(proof, tmp_path, capsys, more, words):
+def test_bad_input_is_one_line_and_leaves_nothing(proof, tmp_path, capsys, more, words):
     assert evaluate("leave-k-out", proof, tmp_path, *SMALL, *more) == 2
     error = capsys.readouterr().err.strip().splitlines()
-    assert words in error[-1]
+    assert len(error) == 1 and words in error[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_answers_from_other_rows_do_not_take_over_unasked(done, proof, tmp_path, capsys):
+    """Another copy of the index, or other defaults: what was trained for goes on to count."""
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    path = place / "results" / "leave-k-out.jsonl"
+    noted = [line for line in read_lines(path) if line.get("unit") == "digests"][-1]["arms"]
+    # answers and all: as if they had been made on another copy
+    text = path.read_text().replace(noted["pixel"], "of other rows")
+    path.write_text(text)
+    for plan in ((), ("--plan",)):
+        assert evaluate("leave-k-out", proof, place, *SMALL, *plan) == 2
+        assert "pixel: there are trainings for answers from other rows" in capsys.readouterr().err
+        assert path.read_text() == text
+    before = len(trainings(place))
+    leave(proof, place, "--anew")
+    again = [line for line in read_lines(path) if line.get("unit") == "digests"][-1]
+    assert again["arms"] == noted
+    assert len(trainings(place)) == before  # the same sets were found: nothing is trained
+
+
+def test_one_command_at_a_time_trains(done, proof, tmp_path, capsys):
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    (folder,) = (place / "cache" / "leave-k-out").iterdir()
+    with FileLock(folder / "training.lock"):
+        assert evaluate("leave-k-out", proof, place, *SMALL, "--k", "4") == 2
+        assert "another command trains" in capsys.readouterr().err
+    assert len(trainings(place)) == len(trainings(done))
+
+
+def test_a_gallery_that_is_another_one_is_refused(done, proof, tmp_path, capsys):
+    """Trainings were measured on pictures; beside others their losses mean nothing."""
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    (path,) = (place / "results" / "leave-k-out").glob("*-base.png")
+    pictures = read_pictures(path, len(units(place)[0]["gallery"]))
+    path.unlink()
+    assert len(leave(proof, place)) >= len(units(done))  # lost: drawn again, and the same
+    assert (read_pictures(path, len(pictures)) == pictures).all()
+    write_pictures(path, 255 - pictures)
+    assert evaluate("leave-k-out", proof, place, *SMALL) == 2
+    assert "is not what the trainings" in capsys.readouterr().err
+
+
+def test_tables_are_of_the_run_with_most_trainings(done, proof, tmp_path, capsys):
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    other = ("--stride", "250", "--seeds", "1", "--draws", "0", "--methods", "pixel", "--k", "1")
+    assert evaluate("leave-k-out", proof, place, *SMALL, *other) == 0
+    runs = {u["run"] for u in trainings(place)}
+    assert len(runs) == 2
+    assert evaluate("tables", proof, place) == 0
+    page = (place / "results" / "leave-k-out.md").read_text()
+    assert f"run `{units(done)[0]['run']}`" in page and "losses at stride 500" in page
+    capsys.readouterr()
+    shutil.rmtree(place / "results")
+    assert evaluate("leave-k-out", proof, place, *SMALL, "--plan") == 0
+    assert evaluate("tables", proof, place) == 2
+    assert "no training is finished yet" in capsys.readouterr().err
 
 
 def test_more_than_the_kept_ranks_is_refused_before_any_work(proof, tmp_path, capsys, monkeypatch):

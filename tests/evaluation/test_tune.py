@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from attribution import defaults
 from attribution.index import Index
@@ -67,6 +68,24 @@ def test_a_default_that_changes_makes_answers_stale(proof, monkeypatch):
     assert arms.digest(Arm.parse("abu"), index) != before["abu"]
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--k", "0"), "from 1, not 0"),
+        (("--k", "500"), "the world has 16 training records"),
+        (("--only", ","), "nothing is named"),
+        (("--wide", "dtrak"), "METHOD=PLACE"),
+        (("--wide", "guess=far"), "the methods of this round"),
+        (("--only", "trak@far:damping=1.0"), "--place far=DIR"),
+    ],
+)
+def test_bad_rounds_are_refused_before_any_work(proof, tmp_path, capsys, more, words):
+    assert evaluate("tune", proof, tmp_path, *SMALL, *more) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and words in error[0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_greatest_mean_wins_and_ties_change_nothing():
     assert tune.winner("a", {"a": 1.0, "b": 2.0, "c": 0.0}) == "b"
     assert tune.winner("a", {"b": 2.0, "a": 2.0}) == "a"
@@ -77,12 +96,13 @@ def test_a_round_freezes_what_lost_most_on_the_tuning_queries(proof, tmp_path, m
     path = tmp_path / "frozen.json"
     more = (*SMALL, "--methods", "abu,pixel", "--frozen", str(path))
     assert evaluate("tune", proof, tmp_path, *more) == 0
-    assert "chosen" in capsys.readouterr().out
+    assert "greatest" in capsys.readouterr().out
     units = {u["unit"]: u for u in read_lines(tmp_path / "results" / "tune.jsonl") if "unit" in u}
     means = units["1 abu"]["means"]
     assert set(means) == {"abu", "abu:damping=1000.0"} and set(units["1 pixel"]["means"]) == {
         "pixel"
     }
+    assert {unit["frozen"] for unit in units.values()} == {path.as_posix()}
     assert frozen.read(path) == {"abu": tune.winner("abu", means), "pixel": "pixel"}
     lines = [u for u in read_lines(tmp_path / "results" / "leave-k-out.jsonl") if "unit" in u]
     base = lines[0]
