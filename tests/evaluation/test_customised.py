@@ -424,7 +424,8 @@ def test_tables_by_hand():
     units = [
         answer("a", OBJECT, 0, ours, 1), answer("a", OBJECT, 1, ours, 2),
         answer("b", OBJECT, 0, ours, 4), answer("a", OBJECT, 1, "clip", 1),
-        answer("b", OBJECT, 0, "clip", 20), answer("b", OBJECT, 1, "clip", 1),
+        answer("b", OBJECT, 0, "clip", 20),
+        *(answer(model, OBJECT, n, "dino", 2) for model, n in (("a", 0), ("a", 1), ("b", 0))),
     ]  # fmt: skip
     found = tables.Answers(units)
     assert found.values(OBJECT, ours)[:, 1].tolist() == [0.75, 0.25]
@@ -434,6 +435,9 @@ def test_tables_by_hand():
     summary = customised.summarise(head, units)
     rows = {row[1]: row for row in summary.table[1:]}
     assert rows[ours][2:4] == ("2", "3") and rows[ours][5].startswith("0.500")
-    assert rows["clip"][6].startswith("+0.150") and rows[ours][6] == ""
-    assert "best other clip" in summary.figures[0].value
+    assert rows["dino"][6].startswith("+0.000") and rows[ours][6] == ""
+    assert "best other dino 0.500" in summary.figures[0].value
+    assert "clip" not in rows  # two of three pictures: no row among those that have all
+    (more,) = summary.more
+    assert more[1][1] == "clip" and more[1][6:8] == ("0.375", "+0.150 (-0.200 to +0.500)")
     assert not customised.summarise(head, []).table

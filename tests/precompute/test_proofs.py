@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attribution.engine import Engine
 from attribution.index import Index
@@ -75,7 +76,30 @@ def test_without_records_it_is_another_model_and_can_be_kept(world, tmp_path, ca
 def test_bad_records_are_one_line(world, tmp_path, capsys, ids, words):
     assert retrain(world, tmp_path / "out", ids) == 2
     error = capsys.readouterr().err
-    assert words in error and not (tmp_path / "out" / "retraining.json").exists()
+    assert words in error and not (tmp_path / "out").exists()
+
+
+def test_bad_requests_are_refused_before_training(world, tmp_path, capsys):
+    for more, words in (
+        (("--threads", "0"), "from 1"),
+        (("--weights", str(tmp_path / "none")), "no UNet at"),
+        (("--picture", str(tmp_path / "none.png")), "none.png"),
+    ):
+        assert retrain(world, tmp_path / "out", [], *more) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+    kept = tmp_path / "full" / "unet"
+    kept.mkdir(parents=True)
+    assert retrain(world, tmp_path / "full", []) == 2
+    assert "is not empty" in capsys.readouterr().err and kept.is_dir()
+
+
+def test_a_picture_of_any_size_can_be_looked_at(world, tmp_path):
+    large = tmp_path / "large.png"
+    Image.new("RGB", (48, 40), "navy").save(large)
+    assert retrain(world, tmp_path / "out", [], "--picture", str(large)) == 0
+    made, _ = read_retraining(tmp_path / "out")
+    assert made.change > 0 and made.image.size == (16, 16)
 
 
 def test_a_proof_is_kept_with_its_index(world, tmp_path, capsys):
