@@ -73,6 +73,15 @@ class Jobs:
         with self._lock:
             self._tickets[visitor, step].append(Ticket())
 
+    def forget_click(self, visitor: str, step: str) -> None:
+        """The visitor's latest click whose job has not begun: it never will."""
+        with self._lock:
+            waiting = [t for t in self._tickets[visitor, step] if not t.started]
+            if waiting:
+                self._tickets[visitor, step].remove(waiting[-1])
+            if not self._tickets[visitor, step]:
+                del self._tickets[visitor, step]
+
     def stop(self, visitor: str, step: str) -> bool:
         """Mark every ticket of the step; True when one of them is already running."""
         with self._lock:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 and one line on stderr when the index or the port cannot be used."""
     options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # folders and trainings end with it
     try:
         engine = model_thread.run(Engine, options.index, device=options.device)
         with uploads_of_this_run():

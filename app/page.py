@@ -180,7 +180,9 @@ class _Page:
         queued = gr.on(triggers, step.queued, outputs=step.outputs, queue=False, **QUIET)
         work = never_nothing(work, step.line)
         outputs = list(dict.fromkeys(outputs))
-        return queued.then(work, inputs, outputs, **QUIET, **MODEL, **EVERY_CLICK, **more)
+        done = queued.then(work, inputs, outputs, **QUIET, **MODEL, **EVERY_CLICK, **more)
+        done.failure(step.lost, outputs=step.outputs, queue=False, **QUIET)
+        return done
 
     def _generate(
         self,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -41,8 +40,19 @@ from attribution.types import Attribution, Progress, Query, UserError
 
 ROOT = Path(__file__).parent.parent
 OPENING, STAGE = "read the training drawings", "train without them"
+CONFIG = "config.json"  # of a UNet's folder
 TICK = 0.3  # seconds between looks at whether to stop
 RECORD = "training/unet_training.json"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A picture, and the ids of the records it is trained without: a method's, and random ones."""
+
+    query: Query
+    method: str
+    found: tuple[str, ...]
+    control: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,9 @@ class Proving:
 
     def prove(
         self, prompt: str, seed: int, method: str, k: int
-    ) -> Iterator[Progress | Curves | Proof]:
-        """Progress and loss curves, at last the Proof; closing it ends the trainings."""
+    ) -> Iterator[Progress | Begun | Curves | Proof]:
+        """Progress, what is taken out as soon as it is known, loss curves, at last the Proof;
+        closing it ends the trainings."""
         if self.missing:
             raise UserError(self.missing)
         yield Progress("open", 0, 1)
@@ -116,10 +127,11 @@ class Proving:
             else:
                 yield item
         assert answer is not None
-        sides = {"found": answer.ids[:k], "control": engine.control_ids(k)}
+        sides = {"found": tuple(answer.ids[:k]), "control": tuple(engine.control_ids(k))}
+        yield Begun(query, method, **sides)
         with tempfile.TemporaryDirectory(prefix="whence-proof-") as place:
             query.image.save(Path(place) / "query.png")
-            kept = self._control(tuple(sides["control"]))
+            kept = self._control(sides["control"])
             yield from self._trained(query, sides, Path(place), kept)
             (found, loss), (random, _) = (read_retraining(Path(place) / side) for side in sides)
         if kept:  # its own training's curve; it took no time now
@@ -137,9 +149,7 @@ class Proving:
     ) -> Iterator[Progress | Curves]:
         """Both trainings to their end, the control's only where it is not kept; the results lie in
         `place`, a folder each."""
-        cores = os.cpu_count() or 1
-        # one core is left to whoever looks on: a thread that waits for its own holds up all
-        threads = max(1, cores - 1 if kept else cores // 2)
+        training = 1 if kept else 2
         runs = []
         try:
             for side, ids in sides.items():
@@ -148,8 +158,10 @@ class Proving:
                 more = ["--keep"] if side == "control" else []
                 if side == "control" and kept:
                     more = ["--weights", str(kept.unet)]
-                runs.append(_Run(side, self._command(query, file, place / side, threads, more)))
-            yield from _followed(runs, Curves(control=kept.curve) if kept else Curves())
+                more += ["--share", str(training)]
+                runs.append(_Run(side, self._command(query, file, place / side, more)))
+            known = Curves(control=kept.curve) if kept else Curves()
+            yield from _followed(runs, known, training)
         finally:
             for run in runs:
                 run.end()
@@ -158,16 +170,19 @@ class Proving:
 
     def _control(self, ids: tuple[str, ...]) -> Control | None:
         """The model trained without these random records: of an earlier proof, or the index's."""
-        return self._kept.get(ids) or load_control(self.path, ids, self.index.index_hash)
+        kept = self._kept.get(ids)
+        if kept is not None and (kept.unet / CONFIG).is_file():  # folders of /tmp may be tidied up
+            return kept
+        return load_control(self.path, ids, self.index.index_hash)
 
     def _command(
-        self, query: Query, without: Path, out: Path, threads: int, more: Sequence[str]
+        self, query: Query, without: Path, out: Path, more: Sequence[str] = ()
     ) -> list[str]:
         picture = out.parent / "query.png"
         return [
             *(sys.executable, "-m", "precompute", "retrain", "--index", str(self.path.resolve())),
             *("--without", str(without), f"--prompt={query.prompt}", "--seed", str(query.seed)),
-            *("--picture", str(picture), "--out", str(out), "--threads", str(threads), *more),
+            *("--picture", str(picture), "--out", str(out), "--until-eof", *more),
         ]
 
     def _keep(self, ids: tuple[str, ...], folder: Path) -> None:
@@ -175,7 +190,7 @@ class Proving:
         closes."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="whence-control-")
-        target = Path(self._folder.name) / f"{len(self._kept)}"
+        target = Path(tempfile.mkdtemp(dir=self._folder.name)) / UNET
         (folder / UNET).rename(target)
         made, _ = read_retraining(folder)
         self._kept[ids] = Control(ids, target, made.curve, made.seconds)
@@ -195,7 +210,12 @@ class _Run:
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
-            self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            self.command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,  # open while this process lives (--until-eof)
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -238,13 +258,16 @@ class _Run:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         self.errors.close()
 
 
-def _followed(runs: Sequence[_Run], known: Curves) -> Iterator[Progress | Curves]:
+def _followed(runs: Sequence[_Run], known: Curves, training: int) -> Iterator[Progress | Curves]:
     """Progress of all runs together, and their curves beside those `known`, until all have ended.
 
-    The time left is that of the steps since the first ones heard of: a run reads its data first.
+    training: how many of them train; all for as many steps. The time left is that of the steps
+    since the first ones heard of: a run reads its data first.
     """
     began = time.perf_counter()
     first: tuple[int, float] | None = None
@@ -252,7 +275,7 @@ def _followed(runs: Sequence[_Run], known: Curves) -> Iterator[Progress | Curves
     shown = 0
     while open_runs:
         open_runs = [run for run in open_runs if not run.hear()]
-        done, total = sum(run.done for run in runs), sum(run.steps for run in runs)
+        done, total = sum(run.done for run in runs), training * max(run.steps for run in runs)
         now = time.perf_counter()
         if done and first is None:
             first = done, now

@@ -25,18 +25,28 @@ watch('value', () => {
 
 # A click while the step's last one is at work waits for its turn: its ticket is taken already.
 EVERY_CLICK: dict[str, Any] = {"trigger_mode": "multiple"}
+LOST = "That did not begin: please look at what is filled in, and try again."
 QUEUED = "Waiting for the model"
 QUEUED_DETAIL = "It serves one visitor at a time; your turn comes by itself."
 
 
 class Step:
     """Button, Stop and status line of one step. `name` is the step's in `Jobs`, and the prefix of
-    element ids.
+    element ids. waiting: what a visitor is told whose turn has not come.
     """
 
-    def __init__(self, name: str, label: str, jobs: Jobs, *, ready: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        label: str,
+        jobs: Jobs,
+        *,
+        ready: bool = True,
+        waiting: tuple[str, str] = (QUEUED, QUEUED_DETAIL),
+    ) -> None:
         self.name = name
         self.jobs = jobs
+        self.waiting = waiting
         with gr.Row(elem_classes="w-buttons"):
             self.run = gr.Button(
                 label, variant="primary", elem_id=f"{name}-run", interactive=ready, min_width=120
@@ -57,7 +67,12 @@ class Step:
     def queued(self, request: gr.Request) -> dict[Any, Any]:
         """At the click, before the queue: take a ticket and say so."""
         self.jobs.enqueue(visitor(request), self.name)
-        return self._state(working_line(QUEUED, QUEUED_DETAIL), running=True)
+        return self._state(working_line(*self.waiting), running=True)
+
+    def lost(self, request: gr.Request) -> dict[Any, Any]:
+        """The work did not begin: what was asked could not be read."""
+        self.jobs.forget_click(visitor(request), self.name)
+        return self._state(ended_line("refused", LOST), running=False)
 
     def _stop(self, request: gr.Request) -> dict[Any, Any]:
         """Free the page at once when the job still waits; else the job itself reports that it has

@@ -68,9 +68,9 @@ def seed(value: object) -> int:
     return _whole(value, "the seed", 0, MAX_SEED)
 
 
-def top_k(value: object, n_train: int) -> int:
-    """A whole number from 1 to the number of training records."""
-    return _whole(value, "top-k", 1, n_train)
+def top_k(value: object, n_train: int, name: str = "top-k") -> int:
+    """A whole number from 1 to the number of training records; name: what it is asked as."""
+    return _whole(value, name, 1, n_train)
 
 
 def _whole(value: object, name: str, low: int, high: int) -> int:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
@@ -28,6 +30,7 @@ from attribution.index import Index
 from attribution.proofs import UNET, Curve, Retraining, write_retraining
 from attribution.types import UserError
 from precompute.counterfactual import Picture, draw, losses, squared_errors
+from precompute.pace import Pace, cores
 from precompute.recipes.model.data import load_training_set
 from precompute.recipes.model.retrain import recipe_of, retrain, save_unet
 from precompute.recipes.model.unet import Latents, training_latents
@@ -45,19 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", required=True, help="of the picture")
     add("--picture", type=Path, metavar="FILE", help="the picture; default: it is drawn")
     add("--out", type=Path, required=True, metavar="DIR", help="an empty folder, or a new one")
-    add("--threads", type=int, help="default: one a core")
+    add("--threads", type=int, help="default: as many as are faster than one at the moment")
+    share = "trainings that share the cores: each tries its part of them; default 1"
+    add("--share", type=int, default=1, metavar="N", help=share)
+    end = "end when standard input does, as when the program that began this is gone"
+    add("--until-eof", action="store_true", help=end)
     add("--keep", action="store_true", help="keep the UNet, in half precision, in --out")
     add("--weights", type=Path, metavar="DIR", help="a UNet kept before: train nothing")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, then write what was seen."""
-    import torch
-
-    if args.threads is not None and args.threads < 1:
-        raise UserError("--threads is a number from 1")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.until_eof:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    pace = _pace(args)
     prompt, seed = validate.prompt(args.prompt), validate.seed(args.seed)
     without = _ids(args.without)
     work = Retrainer(args.index)
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     if args.weights:
         changed, curve, seconds = with_unet(work.denoiser, args.weights), (), 0.0
     else:
-        job = work.train(without, args.out / UNET)
+        job = work.train(without, args.out / UNET, pace)
         for line in job:
             if isinstance(line, dict):
                 print(json.dumps(line), flush=True)
@@ -81,6 +85,24 @@ def run(args: argparse.Namespace) -> None:
             _forget(args.out / UNET)
     made, before = work.look(changed, without, prompt, seed, image, curve, seconds)
     write_retraining(args.out, made, before)
+
+
+def _pace(args: argparse.Namespace) -> Pace | None:
+    """Torch's threads, as asked for; a Pace where they may change."""
+    import torch
+
+    for option in ("threads", "share"):
+        if (number := getattr(args, option)) is not None and number < 1:
+            raise UserError(f"--{option} is a number from 1")
+    torch.set_num_threads(args.threads or 1)
+    return None if args.threads else Pace(max(1, cores() // args.share))
+
+
+def _end_with_stdin() -> None:
+    """Standard input is a pipe from the program that began this: it ends when that one does."""
+    while os.read(0, 4096):  # unbuffered: a buffer's lock would be held when this process ends
+        pass
+    os._exit(1)
 
 
 def _ids(path: Path) -> tuple[str, ...]:
@@ -122,21 +144,27 @@ class Retrainer:
         return training_latents(model.vae, model.text_encoder, model.tokenizer, records)
 
     def train(
-        self, without: Sequence[str], folder: Path
+        self, without: Sequence[str], folder: Path, pace: Pace | None = None
     ) -> Generator[dict[str, Any] | Trained, None, None]:
         """{"step", "steps", "loss"} now and then, at last the model with its new UNet, the loss
-        curve, and the seconds it took. folder: where the UNet goes."""
+        curve, and the seconds it took. folder: where the UNet goes. pace: sets torch's threads as
+        it goes along; None: they stay as they are."""
+        import torch
+
         began = said = time.perf_counter()
         job = retrain(self.data, self.recipe, self.positions(without))
         values: list[float] = []
         told = 0
         while True:
+            started = time.perf_counter()
             try:
                 step, loss = next(job)
             except StopIteration as stop:
                 unet = stop.value
                 break
             values.append(loss)
+            if pace and pace.threads != pace.took(time.perf_counter() - started):
+                torch.set_num_threads(pace.threads)
             if time.perf_counter() - said > REPORT_EVERY or step == self.recipe.steps:
                 mean = float(np.mean(values[told:]))
                 yield {"step": step, "steps": self.recipe.steps, "loss": round(mean, 6)}

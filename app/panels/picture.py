@@ -64,9 +64,7 @@ class Picture:
                 label="Seed",
                 info="The same prompt and seed give the same picture.",
                 value=7,
-                precision=0,
-                minimum=0,
-                maximum=validate.MAX_SEED,
+                precision=0,  # no limits here: gradio would end the click without a word
                 elem_id="seed",
                 min_width=140,
             )

@@ -6,6 +6,7 @@ Its own small world, which trains in minutes; the page's picture above plays no 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from app.markup import (
     text,
     with_code,
 )
-from app.panels.proof_view import curves_html, proof_html
-from app.proving import Curves, Proving
-from app.status import Step, visitor
+from app.panels.proof_view import begun_html, curves_html, proof_html
+from app.proving import STAGE as TRAIN
+from app.proving import Begun, Curves, Proving
+from app.status import EVERY_CLICK, Step, never_nothing, visitor
 from attribution import catalogue, defaults, validate
 from attribution.engine import Engine
 from attribution.methods import needs
@@ -38,14 +40,23 @@ from attribution.types import Progress
 TRAINING: dict[str, Any] = {"concurrency_id": "proof", "concurrency_limit": 1}
 MOST, FIRST = 100, 10
 WORLD = "proof"
+OWN = "own-"  # slugs of a visitor's proofs
+TO_TAKE_OUT = "Pictures to take out"
 LEAD = (
-    "A method says: these training pictures made yours what it is. So take them out, train the "
-    "model again from nothing, and draw the same picture from the same noise. If they mattered, it "
-    "is another picture; beside it stands a model that missed as many pictures at random. A small "
-    "model of its own trains here: some minutes of your processor, the fewest for ten pictures."
+    "A method says: these training pictures made this picture what it is. So take them out, train "
+    "the model again from nothing, and draw the same picture from the same noise. If they "
+    "mattered, the model is worse at it, and may draw another one; beside it stands a model that "
+    "missed as many pictures at random. A separate, small model trains here, on {n} drawings of "
+    "{px} px; the picture in step 1 plays no part. It takes three to five minutes on four cores."
 )
+K_INFO = "Ten train one model, another number two: the other one misses as many at random."
+WAITING = (
+    "Waiting for another proof",
+    "One is trained at a time, for some minutes; yours begins after it.",
+)
+SHORT = 40  # characters of a prompt in a status line
 EMPTY = '<p class="w-empty w-await">The picture before and after appears here.</p>'
-EXAMPLES = "Finished proofs open at once"
+EXAMPLES = "Finished proofs, yours too, open at once"
 
 
 class Prove:
@@ -54,16 +65,20 @@ class Prove:
     def __init__(self, engine: Engine) -> None:
         self.proving = Proving(Path(engine.index.path).parent / WORLD)
         self.jobs = Jobs(engine)  # its own tickets: another picture above ends no training
-        block(f'<p class="w-lead">{LEAD}</p>')
         if self.proving.missing:
             block(f'<p class="w-empty">{with_code(sentence(self.proving.missing))}</p>')
             return
+        index = self.proving.index
+        px = index.image(int(index.train_rows[0])).width
+        lead = LEAD.format(n=f"{len(index.train_rows):,}", px=px)
+        block(f'<p class="w-lead">{lead}</p>')
+        self.own = gr.State([])  # this visitor's finished proofs
         self.saved = self.proving.saved()
         self.titles = {method.name: method.title for method in METHODS.values()}
         listed = proofs_html(self.saved, self.titles)
         self.list = pickable(listed, elem_id="proofs", visible=bool(self.saved))
         self._form()
-        self.step = Step("prove", "Prove it", self.jobs)
+        self.step = Step("prove", "Prove it", self.jobs, waiting=WAITING)
         self.curve = block("", elem_id="proof-curve")
         self.result = block(EMPTY, elem_id="proof")
         self._wire()
@@ -93,15 +108,14 @@ class Prove:
                     most,
                     value=min(FIRST, most),
                     step=1,
-                    label="Pictures to take out",
+                    label=TO_TAKE_OUT,
+                    info=K_INFO,
                     elem_id="prove-k",
                 )
                 self.seed = gr.Number(
                     label="Seed",
                     value=7,
                     precision=0,
-                    minimum=0,
-                    maximum=validate.MAX_SEED,
                     elem_id="prove-seed",
                 )
 
@@ -122,48 +136,74 @@ class Prove:
 
     def _wire(self) -> None:
         asked = [self.prompt, self.seed, self.method, self.k]
-        outputs = [*self.step.outputs, self.curve, self.result]
+        outputs = [*self.step.outputs, self.curve, self.result, self.list, self.own]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         queued = self.step.run.click(
             self.step.queued, outputs=self.step.outputs, queue=False, **quiet
         )
-        queued.then(self.prove, asked, outputs, **quiet, **TRAINING)
+        work = never_nothing(self.prove, self.step.line)
+        begun = queued.then(work, [*asked, self.own], outputs, **quiet, **TRAINING, **EVERY_CLICK)
+        begun.failure(self.step.lost, outputs=self.step.outputs, queue=False, **quiet)
         self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
-        opened = self.list.select(self._open, outputs=[*asked, self.curve, self.result], **AT_ONCE)
+        opened = self.list.select(self._open, self.own, [*asked, self.result], **AT_ONCE)
         opened.then(None, js="() => window.whence.reveal('proof')", **AT_ONCE)
 
     def prove(
-        self, prompt: str, seed: float, method: str, k: float, request: gr.Request
+        self, prompt: str, seed: float, method: str, k: float, own: list[Proof], request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
-        """Updates for each step of the work."""
+        """Updates for each step of the work. What stands there stays until something new does."""
 
-        def work() -> Iterator[Progress | Curves | Proof]:
+        def work() -> Iterator[Progress | Begun | Curves | Proof]:
             most = len(self.proving.index.train_rows) - 1
             asked = validate.prompt(prompt), validate.seed(seed)
-            yield from self.proving.prove(*asked, method, validate.top_k(k, most))
+            yield from self.proving.prove(*asked, method, validate.top_k(k, most, TO_TAKE_OUT))
 
-        name = self.titles.get(method, method)
-        yield {self.result: EMPTY}
+        name, index = self.titles.get(method, method), self.proving.index
+        shown: str | None = None  # instead of what stood there before
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
-                yield {**self.step.ended(item), self.curve: ""}
+                yield {
+                    **self.step.ended(item),
+                    self.curve: "",
+                    self.result: gr.skip() if shown is None else EMPTY,
+                }
             elif isinstance(item, Progress):
-                yield self.step.progress(item)
+                yield self.step.progress(self._named(item, prompt, name, k))
             elif isinstance(item, Curves):
                 yield {self.curve: curves_html(item, name)}
+            elif isinstance(item, Begun):
+                shown = begun_html(item, self.titles, index)
+                yield {self.result: shown}
             else:
-                shown = proof_html(item, self.titles, self.proving.index)
-                yield {**self.step.done(done(item)), self.curve: "", self.result: shown}
+                own = [*own, replace(item, slug=f"{OWN}{len(own) + 1}")]
+                yield {
+                    **self.step.done(done(item)),
+                    self.curve: "",
+                    self.result: proof_html(item, self.titles, index),
+                    self.own: own,
+                    self.list: gr.update(value=self._listed(own), visible=True),
+                }
 
-    def _open(self, event: gr.EventData) -> dict[Any, Any]:
-        """A saved proof, as if it had just been made."""
-        proof = self.saved[picked_id(event)]
+    @staticmethod
+    def _named(item: Progress, prompt: str, name: str, k: float) -> Progress:
+        """Which of the proofs on the page is being trained."""
+        if item.stage != TRAIN:
+            return item
+        words = prompt if len(prompt) <= SHORT else f"{prompt[: SHORT - 1].rstrip()}…"
+        return replace(item, stage=f"train without {name}'s {int(k)}: “{words}”")
+
+    def _listed(self, own: list[Proof]) -> str:
+        """The saved proofs, then the visitor's."""
+        return proofs_html({**self.saved, **{p.slug: p for p in own}}, self.titles)
+
+    def _open(self, own: list[Proof], event: gr.EventData) -> dict[Any, Any]:
+        """A finished proof, as if it had just been made."""
+        proof = {**self.saved, **{p.slug: p for p in own}}[picked_id(event)]
         return {
             self.prompt: proof.query.prompt,
             self.seed: proof.query.seed,
             self.method: proof.method,
             self.k: proof.k,
-            self.curve: "",
             self.result: proof_html(proof, self.titles, self.proving.index),
         }
 
@@ -173,7 +213,8 @@ def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:
     items = "".join(
         f'<li><button type="button" class="w-example" data-id="{text(slug)}">'
         f'<img src="{data_uri(p.query.image)}" alt=""><img src="{data_uri(p.found.image)}" alt="">'
-        f"<span>{text(p.query.prompt)} · {text(titles.get(p.method, p.method))}, {p.k}</span>"
+        f"<span><span>{text(p.query.prompt)}</span>"
+        f"<small>without {text(titles.get(p.method, p.method))}'s {p.k}</small></span>"
         "</button></li>"
         for slug, p in saved.items()
     )

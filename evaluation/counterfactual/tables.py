@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
     lines = Lines(head, units)
     if not lines.known or not lines.trainings:
         return Summary((Figure("leave-K-out", f"{len(lines.trainings)} trainings done"),))
-    figures = [*_first(lines), *_control(lines), *_costs(lines)]
+    figures = [*_first(lines), *_control(lines), *_draws(lines), *_costs(lines)]
     begun = left_out(lines, every_method(lines))
     notes = (*([begun] if begun else []), note(lines))
     return Summary(tuple(figures), tuple(comparison(lines, every_method(lines))), notes)
@@ -199,6 +200,24 @@ def _control(lines: Lines) -> Iterator[Figure]:
             equal = equals_random(lines, found, ours)
             value = f"{ratio:.2f} times" + (f", equals removing {equal} at random" if equal else "")
             yield Figure(f"leave-{found.k}-out, ΔL of {ours} over that of random", value)
+
+
+def _draws(lines: Lines) -> Iterator[Figure]:
+    """How much two random removals differ: what the page holds a single proof against."""
+    for k in lines.random_sizes:
+        if gaps := random_gaps(lines, k):
+            median, most = (100 * float(np.quantile(gaps, share)) for share in (0.5, 0.9))
+            yield Figure(
+                f"two random removals of {k}: relative loss of a picture differs by",
+                f"{most:.1f} points in nine of ten pairs (median {median:.1f})",
+            )
+
+
+def random_gaps(lines: Lines, k: int) -> list[float]:
+    """Of every two draws of K and every measured picture: the difference of its relative loss."""
+    base = np.array(lines.base["losses"])
+    drawn = [np.array(line["losses"]) / base - 1.0 for line in lines.random(k)]
+    return [float(gap) for a, b in combinations(drawn, 2) for gap in np.abs(a - b)]
 
 
 def _costs(lines: Lines) -> Iterator[Figure]:

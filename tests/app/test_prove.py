@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
+import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 from PIL import Image
 
-from app.panels.proof_view import curves_html, proof_html, verdict
+from app.panels import proof_view
+from app.panels.proof_view import chance, curves_html, proof_html, verdict
 from app.panels.prove import EMPTY, Prove, done
-from app.proving import Curves, Proving, _progress
+from app.proving import ROOT, STAGE, Begun, Curves, Proving, _progress
 from attribution.engine import Engine
 from attribution.proofs import Control, Proof, save_control, save_proof
-from attribution.types import Query, UserError
+from attribution.types import Progress, Query, UserError
+from evaluation import results
+from evaluation.counterfactual.lines import Lines
+from evaluation.counterfactual.tables import random_gaps
 from precompute import retrain
 from precompute.__main__ import main as precompute
+from precompute.recipes.model.retrain import recipe_of
 from tests.precompute.proof_world import proof_index
 from tests.proofs import made_up_proof
 
 ME: Any = SimpleNamespace(session_hash="me")
+
+
+def data_uri_of(shown: str) -> str:
+    """The first picture."""
+    found = re.search(r'<img src="([^"]+)"', shown)
+    assert found
+    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +66,25 @@ def gone(pid: int) -> bool:
 
 
 def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
-    updates = list(prove.prove("bn by 3", 5, "pixel", 3, ME))
+    updates = list(prove.prove("bn by 3", 5, "pixel", 3, [], ME))
     last = {component: value for update in updates for component, value in update.items()}
     shown = last[prove.result]
     assert "without the 3 that Pixels found" in shown and "without 3 random ones" in shown
     assert shown.count('class="w-removed"') == 2 and shown.count("<li><img") == 6
+    assert "Drawn by" in shown and engine.index_hash[:12] in shown
+    # before the training: the picture and what is taken out
+    first = next(update[prove.result] for update in updates if prove.result in update)
+    assert first.count('class="w-frame"') == 2 and first.count("<li><img") == 6
+    assert data_uri_of(first) == data_uri_of(shown)
+    # it opens again, as the saved ones do
+    (own,) = last[prove.own]
+    assert own.slug == "own-1" and "own-1" in last[prove.list]["value"]
+    again = prove._open([own], SimpleNamespace(id="own-1"))  # type: ignore[arg-type]
+    assert again[prove.result] == shown and again[prove.k] == 3
     assert "polyline" in shown and last[prove.curve] == ""
     assert "Done: trained without 3" in last[prove.step.line]
     lines = [u[prove.step.line] for u in updates if prove.step.line in u]
-    assert any("Train without them" in line for line in lines)
+    assert any("Train without Pixels&#x27;s 3: “bn by 3”" in line for line in lines)
     # the model without the random ones is there now: the next proof trains once
     (kept,) = prove.proving._kept.values()
     assert (kept.unet / "config.json").is_file() and kept.curve and kept.seconds > 0
@@ -114,21 +140,49 @@ def test_the_control_that_comes_with_the_index_is_not_trained(prove: Prove, tmp_
 def test_stop_is_heard_while_it_trains(prove: Prove) -> None:
     prove.jobs.enqueue("me", "prove")
     updates = []
-    for update in prove.prove("bn by 3", 5, "pixel", 2, ME):
+    for update in prove.prove("bn by 3", 5, "pixel", 2, [], ME):
         updates.append(update)
-        if "Train without them" in update.get(prove.step.line, ""):
+        if "Train without" in update.get(prove.step.line, ""):
             prove.jobs.stop("me", "prove")
     assert "Stopped" in updates[-1][prove.step.line] and updates[-1][prove.curve] == ""
     shown = [update[prove.result] for update in updates if prove.result in update]
-    assert shown == [EMPTY]
+    assert "w-frame" in shown[0] and shown[1:] == [EMPTY]
 
 
 def test_what_the_training_says_against_reaches_the_visitor(prove: Prove, tmp_path) -> None:
     proving = Proving(prove.proving.path)
     ids = _control(proving, 2)
-    proving._kept[ids] = Control(ids, tmp_path / "gone", (), 1.0)
+    unet = tmp_path / "unet"
+    unet.mkdir()
+    proving._kept[ids] = Control(ids, unet, (), 1.0)
+    assert proving._control(ids) is None  # tidied away by someone: it is trained anew
+    (unet / "config.json").write_text("{}")
     with pytest.raises(UserError, match="cannot open the UNet"):
         list(proving.prove("bn by 3", 5, "pixel", 2))
+
+
+def test_both_trainings_count_from_the_start(prove: Prove) -> None:
+    """The total is that of both, also before the second has said a word."""
+    items = list(Proving(prove.proving.path).prove("bn by 3", 5, "pixel", 1))
+    totals = {i.total for i in items if isinstance(i, Progress) and i.stage == STAGE and i.total}
+    assert totals == {2 * recipe_of(prove.proving.path).steps}
+    (begun,) = [item for item in items if isinstance(item, Begun)]
+    made = items[-1]
+    assert isinstance(made, Proof)
+    assert (begun.found, begun.control) == (made.found.without, made.control.without)
+
+
+def test_a_training_ends_with_the_program_that_began_it(prove: Prove, tmp_path: Path) -> None:
+    """Killed, not asked to stop: nothing is left that trains on."""
+    file = tmp_path / "ids.json"
+    file.write_text("[]")
+    query = Query("a", Image.new("RGB", (16, 16)), seed=3)
+    query.image.save(tmp_path / "query.png")
+    command = prove.proving._command(query, file, tmp_path / "out")
+    began = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert began.stdin is not None
+    began.stdin.close()
+    assert began.wait(60) == 1 and not (tmp_path / "out" / "retraining.json").exists()
 
 
 def test_time_left_counts_from_the_first_step_heard_of() -> None:
@@ -147,7 +201,7 @@ def _control(proving: Proving, k: int) -> tuple[str, ...]:
 def test_any_prompt_reaches_the_training(prove: Prove, tmp_path: Path, prompt: str) -> None:
     query = Query(prompt, Image.new("RGB", (8, 8)), seed=3)
     files = tmp_path / "ids.json", tmp_path / "out"
-    command = prove.proving._command(query, *files, 1, ["--keep"])
+    command = prove.proving._command(query, *files, ["--keep"])
     parser = argparse.ArgumentParser()
     retrain.add_arguments(parser)
     args = parser.parse_args(command[command.index("retrain") + 1 :])
@@ -157,11 +211,13 @@ def test_any_prompt_reaches_the_training(prove: Prove, tmp_path: Path, prompt: s
 def test_bad_input_is_told_and_trains_nothing(prove: Prove) -> None:
     for asked, words in (
         (("", 5, "pixel", 2), "The prompt is empty"),
-        (("a", 5, "pixel", 99), "top-k has to be"),
+        (("a", 5, "pixel", 99), "Pictures to take out has to be"),
+        (("a", -1, "pixel", 2), "the seed has to be"),
         (("a", 5, "dino", 2), "dino"),
     ):
-        *_, last = prove.prove(*asked, ME)
+        *_, last = prove.prove(*asked, [], ME)
         assert words.lower() in last[prove.step.line].lower()
+        assert last[prove.result] == gr.skip()  # what was proved before stays
 
 
 def test_saved_proofs_open_at_once_and_those_of_another_index_do_not(engine: Engine) -> None:
@@ -173,7 +229,7 @@ def test_saved_proofs_open_at_once_and_those_of_another_index_do_not(engine: Eng
         with gr.Blocks():
             prove = Prove(engine)
         assert list(prove.saved) == ["mine"] and prove.list.visible
-        updates = prove._open(SimpleNamespace(id="mine"))  # type: ignore[arg-type]
+        updates = prove._open([], SimpleNamespace(id="mine"))  # type: ignore[arg-type]
         assert updates[prove.k] == 2 and updates[prove.prompt] == "a <red> card"
         assert "What AbU found mattered more" in updates[prove.result]
         assert "a &lt;red&gt; card" in updates[prove.result]
@@ -198,14 +254,34 @@ def test_without_a_proof_world_the_panel_says_how_to_make_one(engine: Engine, tm
     ("losses", "words"),
     [
         ((0.6, 0.525), "20 % worse at this picture; without 2 random ones, 5 % worse."),
+        ((0.6, 0.525), "What AbU found mattered more, beyond chance"),
         ((0.51, 0.6), "Here the random ones mattered more"),
-        ((0.49, 0.4925), "The two hardly differ"),
+        ((0.55, 0.525), "That proves nothing: two random removals of 2 differ by up to 7 points"),
         ((0.49, 0.4925), "2 % better"),
         ((0.501, 0.6), "the model is as good as before at this picture"),
     ],
 )
 def test_a_verdict_says_whoever_hurt_more(losses: tuple[float, float], words: str) -> None:
     assert words in verdict(made_up_proof(["a", "b"], ["c", "d"], losses), "AbU")
+
+
+def test_where_the_drawing_changes_as_much_anyway_that_is_said() -> None:
+    proof = made_up_proof(["a", "b"], ["c", "d"])
+    assert "changed as much" not in verdict(proof, "AbU")
+    alike = replace(proof, control=replace(proof.control, change=0.3))
+    assert "The drawing itself changed as much without the random ones" in verdict(alike, "AbU")
+
+
+def test_what_chance_does_is_what_was_measured() -> None:
+    """The page's figures against the committed lines of leave-k-out and of seed-consistency."""
+    lines = Lines(*results.latest(ROOT / results.FOLDER, "leave-k-out"))
+    for k, value in proof_view.CHANCE.items():
+        measured = float(np.quantile(random_gaps(lines, k), 0.9))
+        assert value == pytest.approx(measured, abs=0.0006), k
+    assert chance(1) == chance(10) < chance(20) < chance(35)
+    _, units = results.latest(ROOT / results.FOLDER, "seed-consistency")
+    for kind, value in (("prompt", proof_view.OTHER_PROMPT), ("seed", proof_view.OTHER_SEED)):
+        assert value == pytest.approx(np.mean([unit["mse"][kind] for unit in units]), abs=0.0006)
 
 
 def test_curves_need_two_points() -> None:

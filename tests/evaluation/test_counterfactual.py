@@ -158,6 +158,14 @@ def test_the_random_curve_is_a_mean_over_draws_and_says_what_a_removal_equals():
     assert any("1.75 times, equals removing 3 at random" in f.value for f in summary.figures)
 
 
+def test_how_far_two_random_removals_lie_apart():
+    """Losses of 0.5: draws 0.1 and 0.3 worse for the first picture, alike for the others."""
+    extra = [{"unit": f"random {n}", "draw": n, "rows": [n, 10 + n]} for n in range(3)]
+    extra += [trained([n, 10 + n], {"q0": 0.05 * (1 + 2 * n)}) for n in range(2)]
+    gaps = tables.random_gaps(Lines(HEAD, [BASE, *extra]), 2)
+    assert sorted(gaps) == pytest.approx([0.0] * (len(QUERIES) - 1) + [0.2])
+
+
 def test_a_falling_curve_is_made_to_rise_and_its_ends_are_told():
     assert curves.rising([1.0, 3.0, 2.0, 4.0]).tolist() == [1.0, 2.5, 2.5, 4.0]
     assert curves.rising([3.0, 2.0, 1.0]).tolist() == [2.0] * 3
