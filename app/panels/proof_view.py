@@ -34,11 +34,13 @@ EXPLAINED = (
     "same for every picture. One picture proves little: many are in "
     "<code>evaluation/results/leave-k-out.md</code>. Index <code>{hash}</code>."
 )
+# Training losses that end nearer than this part of one another are one line to the eye.
+ALIKE = 0.03
 CURVES = (
     "The curves lie on each other: {k} of {n} drawings hardly change how well a model learns all. "
     "What they change is how well it knows this one picture."
 )
-WAIT = "being trained"
+WAIT = "to come"
 
 
 def proof_html(proof: Proof, titles: Mapping[str, str], index: Index) -> str:
@@ -51,7 +53,7 @@ def proof_html(proof: Proof, titles: Mapping[str, str], index: Index) -> str:
         _side(proof, proof.control, control),
     )
     curves = curves_html(Curves(proof.found.curve, proof.control.curve), name)
-    if curves:
+    if curves and _alike(proof):
         said = CURVES.format(k=proof.k, n=f"{len(index.train_rows):,}")
         curves += f'<p class="w-caption">{said}</p>'
     explained = EXPLAINED.format(
@@ -63,6 +65,12 @@ def proof_html(proof: Proof, titles: Mapping[str, str], index: Index) -> str:
     removed = _both(index, name, proof.found.without, proof.control.without)
     after = f'{removed}{curves}<p class="w-caption">{explained}</p>'
     return _card(proof.query, columns, verdicts + after)
+
+
+def _alike(proof: Proof) -> bool:
+    """Whether the two training losses end alike."""
+    ends = [curve[-1][1] for curve in (proof.found.curve, proof.control.curve) if curve]
+    return len(ends) == 2 and abs(ends[0] / ends[1] - 1.0) < ALIKE
 
 
 def begun_html(begun: Begun, titles: Mapping[str, str], index: Index) -> str:
@@ -153,7 +161,7 @@ def _removed(index: Index, ids: Sequence[str], label: str) -> str:
     there = set(index.all_ids)
     rows = [index.row_of(name) for name in ids if name in there]
     hands = Counter(name for row in rows for name in index.record(row)["artists"] or ())
-    by = ", ".join(f"{artist} {n}" if n > 1 else artist for artist, n in hands.most_common())
+    by = ", ".join(f"{artist} ({n})" if n > 1 else artist for artist, n in hands.most_common())
     items = "".join(
         f'<li><img src="{data_uri(index.image(row))}" alt="{text(caption[0])}" '
         f'title="{text(caption[0])}"></li>'

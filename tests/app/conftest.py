@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,18 @@ def engine(tiny_index: Path) -> PatientEngine:
 def site(engine: PatientEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The page on a free port, with its uploads in a folder of the test run."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+    with served(engine) as url:
+        yield Site(url, engine)
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[str]:
+    """The page's address, while it is up."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     page = launch(engine, host="127.0.0.1", port=port, wait=False)
-    yield Site(f"http://127.0.0.1:{port}/", engine)
+    yield f"http://127.0.0.1:{port}/"
     page.close()
 
 

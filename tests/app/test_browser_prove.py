@@ -1,0 +1,118 @@
+"""Prove it in headless Chromium, on a world that retrains in a second: real trainings, two visitors.
+
+Screenshots go to runs/screenshots/, which git ignores: look at them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from attribution.engine import Engine
+from tests.app.conftest import served
+from tests.precompute.proof_world import proof_index
+
+pytestmark = pytest.mark.browser
+
+SHOTS = Path(__file__).parents[2] / "runs" / "screenshots"
+SECONDS = 1000  # Playwright counts in milliseconds
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    made = proof_index(tmp_path_factory.mktemp("world"))
+    world = Path(shutil.copytree(made, tmp_path_factory.mktemp("assets") / "proof"))
+    with served(Engine(world, "cpu")) as url:
+        yield url
+
+
+def visit(browser: Any, address: str, **options: Any) -> Any:
+    """A visitor who has opened the tab."""
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(120 * SECONDS)
+    page.broken = []
+    page.on("pageerror", lambda error: page.broken.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#generate-run")
+    page.click("role=tab[name=Prove]")
+    page.fill("#prove-k input[type=number]", "2")
+    page.press("#prove-k input[type=number]", "Tab")
+    return page
+
+
+@pytest.fixture
+def page(address: str, chromium: Any) -> Iterator[Any]:
+    page = visit(chromium, address, viewport={"width": 1280, "height": 1000})
+    yield page
+    assert page.broken == []
+    page.context.close()
+
+
+def status(page: Any) -> Any:
+    return expect(page.locator("#prove-status"))
+
+
+def test_a_proof_is_made_and_opens_again(page: Any) -> None:
+    page.fill("#prove-prompt textarea", "bn by 3")
+    page.click("#prove-run")
+    expect(page.locator("#proof .w-frame")).to_have_count(2)  # before it is trained
+    expect(page.locator("#proof .w-removed img")).to_have_count(4)
+    status(page).to_contain_text("Done: trained without 2", timeout=120 * SECONDS)
+    expect(page.locator("#proof .w-sides img")).to_have_count(3)
+    expect(page.locator("#proof .w-verdict")).to_contain_text("at this picture")
+    page.screenshot(path=SHOTS / "prove-done.png", full_page=True)
+    first = page.inner_html("#proof")
+    # another one, of another method; then the first again
+    page.click("#prove-method input")
+    page.click("text=Pixels")
+    page.click("#prove-run")
+    expect(page.locator("#proof h4").first).to_contain_text("Pixels", timeout=120 * SECONDS)
+    status(page).to_contain_text("Done", timeout=120 * SECONDS)
+    expect(page.locator("#proofs button")).to_have_count(2)
+    page.click("#proofs button >> nth=0")
+    expect(page.locator("#proof h4").first).not_to_contain_text("Pixels")
+    assert page.inner_html("#proof") == first
+
+
+def test_what_cannot_be_read_is_told_and_loses_nothing(page: Any) -> None:
+    """A seed out of range: a line, and the next press works; in the first step too."""
+    page.fill("#prove-prompt textarea", "bn by 3")
+    page.fill("#prove-seed input", "-1")
+    page.click("#prove-run")
+    status(page).to_contain_text("The seed has to be a whole number from 0")
+    expect(page.locator("#prove-run")).to_be_enabled()
+    page.fill("#prove-seed input", "7")
+    page.click("#prove-run")
+    status(page).to_contain_text("Done", timeout=120 * SECONDS)
+    done = page.inner_html("#proof")
+    page.fill("#prove-prompt textarea", "")
+    page.click("#prove-run")
+    status(page).to_contain_text("The prompt is empty")
+    assert page.inner_html("#proof") == done
+    page.fill("#prompt textarea", "bn by 3")
+    page.fill("#seed input", "99999999999")
+    page.click("#generate-run")
+    expect(page.locator("#generate-status")).to_contain_text("The seed has to be")
+    expect(page.locator("#generate-run")).to_be_enabled()
+
+
+def test_who_waits_can_think_again(address: str, chromium: Any, page: Any) -> None:
+    """Prove, Stop and Prove behind another visitor's training: the last click counts."""
+    other = visit(chromium, address)
+    for visitor in (page, other):
+        visitor.fill("#prove-prompt textarea", "bn by 3")
+    page.click("#prove-run")
+    expect(page.locator("#proof .w-frame")).to_have_count(2)
+    other.click("#prove-run")
+    other.click("#prove-stop")
+    status(other).to_contain_text("Cancelled before it began")
+    other.click("#prove-run")
+    for visitor in (page, other):
+        status(visitor).to_contain_text("Done", timeout=120 * SECONDS)
+    assert other.broken == []
+    other.context.close()
