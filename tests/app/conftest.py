@@ -99,12 +99,17 @@ def site(engine: PatientEngine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield Site(url, engine)
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def served(engine: Engine) -> Iterator[str]:
     """The page's address, while it is up."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     page = launch(engine, host="127.0.0.1", port=port, wait=False)
     yield f"http://127.0.0.1:{port}/"
     page.close()

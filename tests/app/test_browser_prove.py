@@ -1,4 +1,4 @@
-"""Prove it in headless Chromium, on a world that retrains in a second: real trainings, two visitors.
+"""Prove it in headless Chromium, on a world that retrains in a second: trainings, two visitors.
 
 Screenshots go to runs/screenshots/, which git ignores: look at them.
 """

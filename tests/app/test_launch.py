@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.launch import BAD_INPUT, arguments, main, private
+from tests.app.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,24 @@ def test_the_launcher_itself_exits_with_2(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0 and "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_told_to_end_leaves_no_folder(tiny_index: Path, tmp_path: Path) -> None:
+    """SIGTERM, as service managers and Spaces send it: an orderly end."""
+    options = ["--index", str(tiny_index), "--device", "cpu", "--port", str(free_port())]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    server = subprocess.Popen(
+        [sys.executable, "app.py", *options],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    assert "http://127.0.0.1" in server.stdout.readline()
+    assert [path.name for path in tmp_path.glob("whence-*")]
+    server.terminate()
+    _, said = server.communicate(timeout=60)
+    assert server.returncode == 0 and "Traceback" not in said
+    assert not list(tmp_path.glob("whence-*"))
 
 
 def test_the_contract_s_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
