@@ -61,6 +61,14 @@ class Block:
         sign = -1.0 if METRICS[metric] else 1.0
         return sorted(self.values, key=lambda label: sign * self.mean(label, metric))
 
+    def mean_rank(self, label: str, metric: str) -> float:
+        """The mean over queries of the label's rank among all, 1 where most was forgotten; what is
+        equal shares its ranks. A few queries at which much is lost decide a mean, not this."""
+        sign = -1.0 if METRICS[metric] else 1.0
+        every = np.array([sign * values[metric] for values in self.values.values()])
+        own = sign * self.values[label][metric]
+        return float(((every < own).sum(0) + ((every == own).sum(0) + 1) / 2).mean())
+
     def best_of(self, labels: Sequence[str], metric: str) -> str | None:
         """The best of some labels, None where none of them is here."""
         return next((label for label in self.order(metric) if label in labels), None)

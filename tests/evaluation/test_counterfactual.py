@@ -99,6 +99,10 @@ def test_differences_are_paired_and_best_and_second_marked():
     assert compare.cell(found, "abu", "delta_loss") == "**40.00 ± 5.77**"
     assert compare.cell(found, "dtrak", "delta_loss").startswith("*30.00")
     assert not compare.cell(found, "clip", "delta_loss").startswith("*")
+    # clip is last, first, last
+    ranks = {arm: found.mean_rank(arm, "delta_loss") for arm in gains}
+    assert ranks == pytest.approx({"abu": 4 / 3, "dtrak": 7 / 3, "clip": 7 / 3})
+    assert found.mean_rank("clip", "clip") == pytest.approx(7 / 3)
     assert compare.difference(paired) == "+10.00 (10.00 to 10.00) against dtrak, 3 of 3"
 
 
