@@ -18,7 +18,7 @@ from attribution import layout
 from attribution.index import Index
 from attribution.integrity import read_json
 from attribution.methods.candidates import candidate_rows
-from attribution.methods.needs import fisher_path
+from attribution.methods.needs import curvature_named, fisher_path
 from attribution.pixels import NAME as PIXEL
 from attribution.pixels import pixel_bytes
 
@@ -89,7 +89,7 @@ def _curvatures(index: Index, needed: Sequence[str]) -> list[str]:
     for kind, _, name in (need.partition(":") for need in needed):
         if kind in ("curvature", "weights"):
             name = f"diagonal:{name}" if kind == "weights" else name
-            curvature, weights, objective = [*name.split(":"), *("kv", "loss")[name.count(":") :]]
+            curvature, weights, objective = curvature_named(name)
             path = fisher_path(index, weights, objective)
             extra = path is not None and curvature != "ekfac" and layout.EXTRA_FILES in path.parts
             steps.append(path.stem if path is not None and extra else "fisher")

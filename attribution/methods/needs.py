@@ -54,6 +54,13 @@ def why_not(index: Index, wanted: Iterable[str]) -> str:
     return next((why for need in wanted if (why := lacks(index, need))), "")
 
 
+def curvature_named(name: str) -> tuple[str, str, str]:
+    """(kind, weight set, objective) of what follows `curvature:` in a need."""
+    kind, *rest = name.split(":")
+    weights, objective = (*rest, *("kv", "loss")[len(rest) :])
+    return kind, weights, objective
+
+
 def fisher_path(index: Index, weights: str, objective: str) -> Path | None:
     """The smallest stored diagonal Fisher that covers a weight set; None for no file."""
     wider = WEIGHT_SETS[WEIGHT_SETS.index(weights) :]
@@ -94,7 +101,7 @@ def _weights(index: Index, weights: str) -> str:
 
 
 def _curvature(index: Index, name: str) -> str:
-    kind, weights, objective = [*name.split(":"), *("kv", "loss")[name.count(":") :]]
+    kind, weights, objective = curvature_named(name)
     if kind == "ekfac":
         own = (weights, objective) == ("kv", "loss")
         there = own and (index.path / layout.CURVATURE / layout.EKFAC).is_file()

@@ -119,7 +119,7 @@ def digest(arm: Arm, index: Index) -> str:
         if kind in ("rows", "encoder"):
             extras[need] = [index.extra(name), dict(index.extras.encoders.get(name, {}))]
         elif kind == "curvature":
-            _, weights, objective = [*name.split(":"), *("kv", "loss")[name.count(":") :]]
+            _, weights, objective = needs.curvature_named(name)
             path = needs.fisher_path(index, weights, objective)
             extras[need] = path and [path.name, index.extra(path.stem)]
     own = configuration(arm, index)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evaluation.counterfactual.lines import METRICS, Lines
+
 
 def rising(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """The nearest non-decreasing curve in least squares (pool adjacent violators), float64 [n]."""
@@ -16,6 +18,17 @@ def rising(values: Sequence[float] | np.ndarray) -> np.ndarray:
             (left, n), (right, m) = blocks[-2:]
             blocks[-2:] = [((left * n + right * m) / (n + m), n + m)]
     return np.concatenate([np.full(n, mean) for mean, n in blocks])
+
+
+def random_curve(
+    lines: Lines, queries: Sequence[str], metric: str
+) -> tuple[list[int], list[float], float]:
+    """(Ks, what random removals of each lose on these queries, the sign that makes more be lost
+    more): the curve that `equivalent` reads."""
+    ks, sign = lines.random_sizes, 1.0 if METRICS[metric] else -1.0
+    outcomes = [lines.random_outcomes(k, queries) for k in ks]
+    means = [sign * float(np.mean([getattr(o, metric) for o in some])) for some in outcomes]
+    return ks, means, sign
 
 
 def equivalent(ks: Sequence[int], curve: Sequence[float], value: float) -> tuple[float, str]:

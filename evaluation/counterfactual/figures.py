@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.counterfactual import curves
 from evaluation.counterfactual.compare import HEADS, SCALE, Block
-from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
+from evaluation.counterfactual.lines import RANDOM, Lines
 from evaluation.counterfactual.tables import blocks
 from evaluation.statistics import mean_error
 
@@ -64,16 +64,13 @@ def _against_k(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> 
 
 def _equivalents(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> None:
     """Bars: how many random removals each method's K equals."""
-    ks = lines.random_sizes
     labels = list(dict.fromkeys(label for b in found for label in b.values if label != RANDOM))
-    if len(ks) < 2:
+    if len(lines.random_sizes) < 2:
         axes.set_axis_off()
         return
-    sign = 1.0 if METRICS[metric] else -1.0
     width = 0.8 / len(found)
     for number, one in enumerate(found):
-        outcomes = [lines.random_outcomes(k, one.queries) for k in ks]
-        curve = [sign * float(np.mean([getattr(o, metric) for o in some])) for some in outcomes]
+        ks, curve, sign = curves.random_curve(lines, one.queries, metric)
         mine = [label for label in labels if label in one.values]
         equal = [curves.equivalent(ks, curve, sign * one.mean(label, metric)) for label in mine]
         places = [labels.index(label) + number * width for label in mine]

@@ -54,12 +54,9 @@ def blocks(lines: Lines, labels: Sequence[str]) -> Iterator[Block]:
 
 def equals_random(lines: Lines, found: Block, label: str, metric: str = "delta_loss") -> str:
     """How many random removals lose as much as this method's K, on the same queries."""
-    ks = lines.random_sizes
-    if len(ks) < 2 or label == RANDOM:
+    if len(lines.random_sizes) < 2 or label == RANDOM:
         return ""
-    sign = 1.0 if METRICS[metric] else -1.0
-    outcomes = [lines.random_outcomes(k, found.queries) for k in ks]
-    curve = [sign * float(np.mean([getattr(o, metric) for o in some])) for some in outcomes]
+    ks, curve, sign = curves.random_curve(lines, found.queries, metric)
     return curves.shown(curves.equivalent(ks, curve, sign * found.mean(label, metric)))
 
 
