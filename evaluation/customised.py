@@ -69,6 +69,9 @@ def run(args: argparse.Namespace) -> None:
     work = Work.begin(args)
     for text, why in work.lacking.items():
         print(f"left out: {text}: {why}", file=sys.stderr)
+    if len(work.models) < args.customisations and not args.tuning:
+        said = f"the data has drawings for {len(work.models)} models, not {args.customisations}"
+        print(said, file=sys.stderr)
     if args.plan:
         print("\n".join(costs.said(work)))
         return

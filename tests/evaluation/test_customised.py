@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -361,6 +362,8 @@ def test_a_plan_computes_nothing(world, tmp_path, capsys):
     found = capsys.readouterr()
     assert "forwards a second" in found.out and "in all" in found.out
     assert "left out: abu-full" in found.err and "--weights full" in found.err
+    assert evaluate("customised", world, tmp_path, *SMALL, "--customisations", "99", "--plan") == 0
+    assert re.search(r"drawings for \d+ models, not 99", capsys.readouterr().err)
     assert not (tmp_path / "results").exists() and not (tmp_path / "cache").exists()
 
 
