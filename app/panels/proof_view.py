@@ -10,7 +10,8 @@ from PIL import Image
 
 from app.markup import data_uri, text
 from app.panels.forget import percent
-from app.proving import Begun, Curves
+from app.proving import Begun
+from app.trainings import Curves
 from attribution.index import Index
 from attribution.proofs import Curve, Proof, Retraining
 from attribution.types import Query

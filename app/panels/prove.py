@@ -26,9 +26,9 @@ from app.markup import (
     with_code,
 )
 from app.panels.proof_view import begun_html, curves_html, proof_html
-from app.proving import STAGE as TRAIN
-from app.proving import Begun, Curves, Proving
+from app.proving import Begun, Proving
 from app.status import EVERY_CLICK, Step, never_nothing, visitor
+from app.trainings import STAGE, Curves
 from attribution import catalogue, defaults, validate
 from attribution.engine import Engine
 from attribution.methods import needs
@@ -187,7 +187,7 @@ class Prove:
     @staticmethod
     def _named(item: Progress, prompt: str, name: str, k: float) -> Progress:
         """Which of the proofs on the page is being trained."""
-        if item.stage != TRAIN:
+        if item.stage != STAGE:
             return item
         words = prompt if len(prompt) <= SHORT else f"{prompt[: SHORT - 1].rstrip()}…"
         return replace(item, stage=f"train without {name}'s {int(k)}: “{words}”")

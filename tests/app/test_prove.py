@@ -21,7 +21,8 @@ from PIL import Image
 from app.panels import proof_view
 from app.panels.proof_view import chance, curves_html, proof_html, verdict
 from app.panels.prove import EMPTY, Prove, done
-from app.proving import ROOT, STAGE, Begun, Curves, Proving, _progress
+from app.proving import Begun, Proving
+from app.trainings import ROOT, STAGE, Curves, progress_of
 from attribution.engine import Engine
 from attribution.proofs import Control, Proof, save_control, save_proof
 from attribution.types import Progress, Query, UserError
@@ -99,12 +100,12 @@ def test_closing_ends_the_trainings_at_once(prove: Prove) -> None:
     started: list[Any] = []
     import app.proving as module
 
-    class Watched(module._Run):
+    class Watched(module.Training):
         def __post_init__(self) -> None:
             super().__post_init__()
             started.append(self.process.pid)
 
-    original, module._Run = module._Run, Watched
+    original, module.Training = module.Training, Watched
     try:
         job = proving.prove("bn by 3", 5, "pixel", 3)
         while len(started) < 2:
@@ -113,7 +114,7 @@ def test_closing_ends_the_trainings_at_once(prove: Prove) -> None:
         job.close()
         assert time.monotonic() - began < 5
     finally:
-        module._Run = original
+        module.Training = original
     assert len(started) == 2 and all(gone(pid) for pid in started) and not proving._kept
 
 
@@ -187,10 +188,10 @@ def test_a_training_ends_with_the_program_that_began_it(prove: Prove, tmp_path: 
 
 def test_time_left_counts_from_the_first_step_heard_of() -> None:
     """Not from when the process began: it reads its data first."""
-    opening = _progress(0, 0, 30.0, None, 1030.0)
+    opening = progress_of(0, 0, 30.0, None, 1030.0)
     assert (opening.done, opening.total, opening.remaining) == (0, 0, None)
-    assert _progress(5, 100, 31.0, (5, 1031.0), 1031.0).remaining is None
-    assert _progress(15, 100, 33.0, (5, 1031.0), 1033.0).remaining == pytest.approx(0.2 * 85)
+    assert progress_of(5, 100, 31.0, (5, 1031.0), 1031.0).remaining is None
+    assert progress_of(15, 100, 33.0, (5, 1031.0), 1033.0).remaining == pytest.approx(0.2 * 85)
 
 
 def _control(proving: Proving, k: int) -> tuple[str, ...]:
