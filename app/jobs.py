@@ -73,14 +73,17 @@ class Jobs:
         with self._lock:
             self._tickets[visitor, step].append(Ticket())
 
-    def forget_click(self, visitor: str, step: str) -> None:
-        """The visitor's latest click whose job has not begun: it never will."""
+    def forget_click(self, visitor: str, step: str) -> bool:
+        """Drop the visitor's first click whose job has not begun: it never will. Whether there was
+        one."""
         with self._lock:
-            waiting = [t for t in self._tickets[visitor, step] if not t.started]
-            if waiting:
-                self._tickets[visitor, step].remove(waiting[-1])
-            if not self._tickets[visitor, step]:
+            tickets = self._tickets[visitor, step]
+            waiting = next((t for t in tickets if not t.started), None)
+            if waiting is not None:
+                tickets.remove(waiting)
+            if not tickets:
                 del self._tickets[visitor, step]
+            return waiting is not None
 
     def stop(self, visitor: str, step: str) -> bool:
         """Mark every ticket of the step; True when one of them is already running."""

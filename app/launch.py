@@ -85,16 +85,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 and one line on stderr when the index or the port cannot be used."""
     options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # folders and trainings end with it
     try:
         engine = model_thread.run(Engine, options.index, device=options.device)
-        with uploads_of_this_run():
+        with ending_in_order(), uploads_of_this_run():
             launch(engine, host=options.host, port=options.port)
     except (UserError, OSError) as error:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """SIGTERM, as service managers send it, ends folders and trainings too. Of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import tempfile
 import threading
@@ -37,6 +38,7 @@ from attribution.proofs import (
 from attribution.types import Attribution, Progress, Query, UserError
 
 CONFIG = "config.json"  # of a UNet's folder
+KEPT = 8  # controls of a run of the page, a few megabytes each
 RECORD = "training/unet_training.json"
 
 
@@ -181,3 +183,6 @@ class Proving:
         (folder / UNET).rename(target)
         made, _ = read_retraining(folder)
         self._kept[ids] = Control(ids, target, made.curve, made.seconds)
+        while len(self._kept) > KEPT:
+            oldest = self._kept.pop(next(iter(self._kept)))
+            shutil.rmtree(oldest.unet, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.jobs import Ended, Jobs
+from app.jobs import OUR_FAULT, Ended, Jobs
 from app.markup import block, text
 from attribution.types import Progress
 
@@ -70,9 +70,10 @@ class Step:
         return self._state(working_line(*self.waiting), running=True)
 
     def lost(self, request: gr.Request) -> dict[Any, Any]:
-        """The work did not begin: what was asked could not be read."""
-        self.jobs.forget_click(visitor(request), self.name)
-        return self._state(ended_line("refused", LOST), running=False)
+        """The work did not begin, since what was asked could not be read; or it broke."""
+        waited = self.jobs.forget_click(visitor(request), self.name)
+        line = ended_line("refused", LOST) if waited else ended_line("failed", OUR_FAULT)
+        return self._state(line, running=False)
 
     def _stop(self, request: gr.Request) -> dict[Any, Any]:
         """Free the page at once when the job still waits; else the job itself reports that it has

@@ -89,6 +89,10 @@ class Results:
         self.units[key] = line
         return line
 
+    def refresh(self) -> None:
+        """Read again what is there by now: several commands may share the file."""
+        self.units = _units(self.path, self.run)
+
     def _write(self, line: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(line, sort_keys=True) + "\n"

@@ -19,7 +19,7 @@ from attribution.types import UserError
 from evaluation import results
 from evaluation.counterfactual import figures, foretold, strips, tables
 from evaluation.counterfactual.ledger import VERB
-from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome
+from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome, fullest
 from evaluation.counterfactual.session import INDEX
 from evaluation.counterfactual.tables import FLIPS, LOSSES, TABLE_2, TABLE_5, Rows
 from evaluation.counterfactual.tasks import TUNING
@@ -44,11 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write what the newest lines say; UserError where there are none."""
-    found = [Lines(*run) for run in results.current(args.results, VERB)]
-    if not found:
+    """Write what the lines say, of the run with most trainings; UserError where there are none."""
+    lines = fullest(args.results)
+    if lines is None:
         raise UserError(f"{args.results / VERB}.jsonl holds no results yet: run leave-k-out first")
-    lines = max(found, key=lambda one: len(one.trainings))  # a trial with other settings has few
     if not lines.known or not lines.trainings:
         raise UserError("no training is finished yet: run leave-k-out first")
     for path in write(lines, args.results, args.cache):

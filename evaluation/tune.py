@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
     settings = frozen.read(args.frozen)
     named = [Arm.parse(text) for text in args.only]
     named = list(session.able({arm.text: arm for arm in named}).values())
+    if args.only and not named:
+        raise UserError("--only: nothing that is named can be tried")
     labels = list(dict.fromkeys(arm.name for arm in named) if args.only else args.methods)
     wide = _wide(args.wide, labels)
     able = session.able(arms.resolved(labels, settings))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from PIL import Image
 
 from app.markup import data_uri, text
@@ -109,22 +108,24 @@ def _both(index: Index, name: str, found: Sequence[str], control: Sequence[str])
     return own + _removed(index, control, "Taken out at random")
 
 
-def chance(k: int) -> float:
-    """How far the relative errors of two random removals of K lie apart in nine of ten pictures."""
-    return float(np.interp(k, list(CHANCE), list(CHANCE.values())))
+def chance(k: int) -> tuple[int, float]:
+    """How far the relative errors of two random removals lie apart in nine of ten pictures: (the
+    number removed that was measured and is nearest to K, how far)."""
+    nearest = min(CHANCE, key=lambda measured: abs(measured - k))
+    return nearest, CHANCE[nearest]
 
 
 def verdict(proof: Proof, name: str) -> str:
     """What the two removals did, whoever hurt more, and whether chance does as much."""
     found, control = proof.gain(proof.found), proof.gain(proof.control)
-    room = chance(proof.k)
+    measured, room = chance(proof.k)
     usual = (
-        f"two random removals of {proof.k} differ by up to {100 * room:.0f} points in nine of ten "
+        f"two random removals of {measured} differ by up to {100 * room:.0f} points in nine of ten "
         "pictures"
     )
     said = (
-        f"Trained without {name}'s {proof.k}, the model is {more(found)} at this picture; without "
-        f"{proof.k} random ones, {more(control)}."
+        f"Trained without the {proof.k} that {name} found, the model is {more(found)} at this "
+        f"picture; without {proof.k} random ones, {more(control)}."
     )
     if abs(found - control) <= room:
         return f"{said} That proves nothing: {usual}."
@@ -174,8 +175,9 @@ def _removed(index: Index, ids: Sequence[str], label: str) -> str:
 
 def curves_html(curves: Curves, name: str) -> str:
     """Training loss against steps, of both trainings; nothing before the second point."""
-    lines = {f"without {name}'s": curves.found, "without random ones": curves.control}
-    lines = {words: curve for words, curve in lines.items() if len(curve) > 1}
+    both = {f"without what {name} found": curves.found, "without random ones": curves.control}
+    styles = {words: n for n, words in enumerate(both)}
+    lines = {words: curve for words, curve in both.items() if len(curve) > 1}
     if not lines:
         return ""
     steps = [step for curve in lines.values() for step, _ in curve]
@@ -189,13 +191,13 @@ def curves_html(curves: Curves, name: str) -> str:
         return f"{x:.1f},{y:.1f}"
 
     drawn = "".join(
-        f'<polyline class="w-line-{n}" points="{" ".join(point(*p) for p in curve)}"/>'
-        for n, curve in enumerate(lines.values())
+        f'<polyline class="w-line-{styles[words]}" points="{" ".join(point(*p) for p in curve)}"/>'
+        for words, curve in lines.items()
     )
     key = "".join(
-        f'<li><span class="w-key w-line-{n}" aria-hidden="true"></span>{text(words)}, now '
-        f"{curve[-1][1]:.3f}</li>"
-        for n, (words, curve) in enumerate(lines.items())
+        f'<li><span class="w-key w-line-{styles[words]}" aria-hidden="true"></span>{text(words)}, '
+        f"now {curve[-1][1]:.3f}</li>"
+        for words, curve in lines.items()
     )
     ends = ", ".join(f"{words} {_fall(curve)}" for words, curve in lines.items())
     return (

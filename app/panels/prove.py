@@ -190,7 +190,7 @@ class Prove:
         if item.stage != STAGE:
             return item
         words = prompt if len(prompt) <= SHORT else f"{prompt[: SHORT - 1].rstrip()}…"
-        return replace(item, stage=f"train without {name}'s {int(k)}: “{words}”")
+        return replace(item, stage=f"train without the {int(k)} that {name} found: “{words}”")
 
     def _listed(self, own: list[Proof]) -> str:
         """The saved proofs, then the visitor's."""
@@ -214,7 +214,7 @@ def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:
         f'<li><button type="button" class="w-example" data-id="{text(slug)}">'
         f'<img src="{data_uri(p.query.image)}" alt=""><img src="{data_uri(p.found.image)}" alt="">'
         f"<span><span>{text(p.query.prompt)}</span>"
-        f"<small>without {text(titles.get(p.method, p.method))}'s {p.k}</small></span>"
+        f"<small>{text(titles.get(p.method, p.method))}: {p.k} taken out</small></span>"
         "</button></li>"
         for slug, p in saved.items()
     )

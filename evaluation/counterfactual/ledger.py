@@ -118,17 +118,19 @@ class Ledger:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Held by the one command that trains for these lines; UserError while another one does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "training.lock")
+        """Held by the one command that trains for this file of lines, as they are by then;
+        UserError while another one does."""
+        path = self.results.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"another command trains in {self.folder}: wait for it, or name other --cache and "
-                "--results"
+                f"another command trains for {path}: wait for it, or name other --results"
             ) from None
         try:
+            self.results.refresh()
             yield
         finally:
             lock.release()
@@ -147,7 +149,9 @@ class Ledger:
         self._join("configurations", "arms", found)
 
     def _join(self, unit: str, name: str, values: Mapping[str, Any]) -> None:
-        """One more line of a unit where `values` say anything new, with what it said before."""
+        """One more line of a unit where `values` say anything new, with what it said before: by
+        now, another command may have noted something."""
+        self.results.refresh()
         noted = self.results.units.get(unit, {}).get(name, {})
         joined = {**noted, **values}
         if joined != noted:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.counterfactual.ledger import gallery, unpacked
+from evaluation import results
+from evaluation.counterfactual.ledger import VERB, gallery, unpacked
 from evaluation.counterfactual.tasks import Entry, training
 from precompute.recipes.model.config import UnetConfig
 
@@ -29,6 +31,13 @@ class Outcome:
     delta_loss: float
     mse: float
     clip: float
+
+
+def fullest(folder: Path) -> Lines | None:
+    """The run with most trainings on the world evaluated last: a trial with other settings has few.
+    None where there is no run."""
+    found = [Lines(*run) for run in results.current(folder, VERB)]
+    return max(found, key=lambda one: len(one.trainings)) if found else None
 
 
 @dataclass(frozen=True)

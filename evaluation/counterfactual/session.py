@@ -196,20 +196,23 @@ class Session:
 
     def base(self) -> dict[str, Any]:
         """The gallery's line; drawn and measured when first asked for. UserError where its pictures
-        are no longer those that the trainings were measured on."""
-        base, path = self.ledger.base, self.ledger.base_pictures
-        if base is None or not path.is_file():
+        are gone, or no longer those that the trainings were measured on."""
+        path = self.ledger.base_pictures
+        if self.ledger.base is None:
+            path.unlink(missing_ok=True)
             self._do([BaseTask()], "gallery", lambda task: "base")
-        now = self.ledger.base
-        assert now is not None
-        drawn = now if base is None else base
-        pixels = read_pictures(path, len(self.setting.gallery))
-        if sha256(pixels.tobytes()).hexdigest() != drawn["pictures"]:
+        base = self.ledger.base
+        assert base is not None
+        if not path.is_file() or self._drawn(path) != base["pictures"]:
             raise UserError(
                 f"{path} is not what the trainings in {self.ledger.results.path} were measured "
-                "on: bring it back, or name other --results"
+                "on: bring it back (git has it), or name other --results"
             )
-        return now
+        return base
+
+    def _drawn(self, path: Path) -> str:
+        pixels = read_pictures(path, len(self.setting.gallery))
+        return sha256(pixels.tobytes()).hexdigest()
 
     def answer(
         self, queries: Sequence[Entry], wanted: Sequence[Arm]
@@ -267,13 +270,13 @@ class Session:
     def train(self, work: WorkList, again: bool = False) -> None:
         """Every training of the list that is not done, in its order; again: also those of a seed
         whose model or pictures are gone."""
-        path = self.ledger.write_work_list(work)
-        left = [job.task for job in self.ledger.missing(work, again)]
-        total, done = len(work.jobs), len(work.jobs) - len(left)
-        print(f"{done} of {total} trainings done; the list: {path}", file=sys.stderr)
         with self.ledger.alone():
+            path = self.ledger.write_work_list(work)
+            left = [job.task for job in self.ledger.missing(work, again)]
+            total, done = len(work.jobs), len(work.jobs) - len(left)
+            print(f"{done} of {total} trainings done; the list: {path}", file=sys.stderr)
             self._do(left, "trainings", lambda task: f"training {task.key}")
-        self.ledger.write_work_list(work)
+            self.ledger.write_work_list(work)
 
     def _do(self, tasks: Sequence[Any], title: str, unit_of: Any) -> None:
         """Do tasks; each is a line as soon as it is finished. The bar counts shares of tasks."""

@@ -252,7 +252,8 @@ def write_csv(answers: Answers, path: Path) -> None:
 def plot(answers: Answers, path: Path) -> list[Path]:
     """Style models against object models with standard errors: methods, then variants of AbU."""
     both = [t for t in answers.configurations if all(len(answers.values(k, t)) for k in KINDS)]
-    methods = [t for t in both if t in MAIN or not _is_ours(t)]
+    whole = [t for t in both if not any(answers.few(kind, t) for kind in KINDS)]
+    methods = [t for t in whole if t in MAIN or not _is_ours(t)]
     panels = {"methods": methods, "forms of AbU, on the pictures of all": _forms(answers, both)}
     panels = {title: texts for title, texts in panels.items() if texts}
     if not both:

@@ -22,7 +22,7 @@ from app.panels.plots import artists_plot, spread_plot
 from app.panels.record import RecordView
 from app.session import Session
 from app.spaces_gpu import gpu
-from app.status import left, never_nothing, progress_line
+from app.status import Step, left, never_nothing, progress_line
 from attribution.defaults import Recall
 from attribution.types import ArtistShare, Attribution, Cancelled, Progress, Query, UserError
 from tests.attribution.answers import record
@@ -222,6 +222,21 @@ def test_stop_before_the_turn_means_the_work_never_starts(jobs: Jobs) -> None:
     assert isinstance(first, Ended) and first.how == "stopped" and not work.closed
     *_, second = jobs.follow("me", "step", work)
     assert second == "result"
+
+
+def test_a_click_whose_work_never_begins_shifts_no_other(jobs: Jobs) -> None:
+    """Gradio may refuse what is filled in after the click has taken its ticket."""
+    with gr.Blocks():
+        step = Step("step", "Run", jobs)
+    me: Any = SimpleNamespace(session_hash="me")
+    jobs.enqueue("me", "step")
+    jobs.stop("me", "step")
+    said = step.lost(me)
+    assert "That did not begin" in said[step.line] and said[step.run]["interactive"]
+    jobs.enqueue("me", "step")
+    *_, last = jobs.follow("me", "step", Work(1))
+    assert last == "result"  # not stopped: the refused click's ticket is gone
+    assert OUR_FAULT.split(".")[0] in step.lost(me)[step.line]  # it broke after it had begun
 
 
 def test_a_visitor_who_leaves_closes_the_work(jobs: Jobs) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
-from precompute.pace import LONGEST, SAMPLE, WARM_UP, Pace, cores, levels
+from precompute.pace import PERIOD, SAMPLE, Pace, cores, ladder
 
 
 def steps(pace: Pace, n: int, seconds: Mapping[int, float]) -> list[int]:
@@ -17,39 +16,52 @@ def steps(pace: Pace, n: int, seconds: Mapping[int, float]) -> list[int]:
     return used
 
 
-def test_levels():
-    assert levels(4) == [4, 3, 2] and levels(16) == [16, 15, 8, 4, 2]
-    assert levels(2) == [2] and levels(1) == []
+def took(used: list[int], seconds: Mapping[int, float]) -> float:
+    return sum(seconds[threads] for threads in used)
 
 
-def test_more_threads_are_kept_while_they_are_faster():
-    used = steps(Pace(4), 300, {1: 1.0, 4: 0.6})
-    assert used == [1] * WARM_UP + [4] * (300 - WARM_UP)
+IDLE = {1: 1.0, 2: 0.7, 3: 0.6, 4: 0.5}
+WATCHED = {1: 1.0, 2: 0.7, 3: 0.6, 4: 1.3}  # someone looks on now and then
+BUSY = {1: 1.4, 2: 1.9, 3: 50.0, 4: 60.0}
 
 
-def test_one_less_where_a_thread_on_every_core_is_slower():
-    """Someone looks on: the trial of four ends, three are tried next and kept."""
-    used = steps(Pace(4), 300, {1: 1.0, 4: 1.3, 3: 0.7})
-    trial = [1] * WARM_UP + [4] * SAMPLE + [1] * WARM_UP
-    assert used == trial + [3] * (300 - len(trial))
+def test_rungs():
+    assert ladder(4) == [1, 2, 3, 4] and ladder(16) == [1, 2, 4, 8, 15, 16]
+    assert ladder(2) == [1, 2] and ladder(1) == [1]
 
 
-def test_where_all_are_slower_they_are_seldom_tried_again():
-    used = steps(Pace(4), 4000, {1: 1.0, 2: 9.0, 3: 20.0, 4: 40.0})
-    # one step each: the first that is so slow ends a trial
-    assert used.count(4) == used.count(3) == used.count(2) <= 16
-    trials = [n for n, threads in enumerate(used) if threads == 4]
-    gaps = [b - a for a, b in pairwise(trials)]
-    assert gaps == sorted(gaps) and LONGEST < gaps[-1] < 2 * LONGEST
+def test_the_fastest_is_kept():
+    climb = [n for n in (1, 2, 3, 4) for _ in range(SAMPLE)]
+    assert steps(Pace(4), 100, IDLE) == climb + [4] * (100 - len(climb))
+    assert steps(Pace(4), 100, WATCHED) == climb + [3] * (100 - len(climb))
+    assert steps(Pace(4), 100, BUSY)[: 2 * SAMPLE] == [1] * SAMPLE + [2] * SAMPLE
+    assert set(steps(Pace(4), 100, BUSY)[2 * SAMPLE :]) == {1}
+
+
+def test_a_training_takes_little_longer_than_with_the_best_from_the_start():
+    for machine in (IDLE, WATCHED, BUSY):
+        used = steps(Pace(4), 3000, machine)
+        assert took(used, machine) < 1.06 * 3000 * min(machine.values()), machine
+
+
+def test_one_step_that_is_far_too_slow_ends_a_climb():
+    used = steps(Pace(4), 60, {1: 1.0, 2: 40.0, 3: 40.0, 4: 40.0})
+    assert used.count(2) == 1 and used.count(3) == used.count(4) == 0
 
 
 def test_a_machine_that_becomes_busy_and_free_again():
-    pace = Pace(3)
-    assert steps(pace, 200, {1: 1.0, 3: 0.5})[-1] == 3
-    busy = steps(pace, 50, {1: 2.0, 2: 30.0, 3: 30.0})
-    assert busy.count(3) + busy.count(2) <= 5
-    free = steps(pace, 200, {1: 1.0, 2: 0.7, 3: 0.5})
-    assert free[-1] > 1 and free.count(1) < 100
+    pace = Pace(4)
+    assert steps(pace, 200, IDLE)[-1] == 4
+    busy = steps(pace, 100, BUSY)
+    assert busy.count(4) <= SAMPLE and busy[-1] == 1
+    assert steps(pace, PERIOD + 4 * SAMPLE, IDLE)[-1] == 4  # noticed at the next climb
+
+
+def test_one_slow_step_changes_nothing():
+    pace = Pace(4)
+    steps(pace, 100, IDLE)
+    pace.took(30.0)
+    assert pace.threads == 4
 
 
 def test_one_core_is_one_thread():
