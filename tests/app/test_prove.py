@@ -257,7 +257,7 @@ def test_without_a_proof_world_the_panel_says_how_to_make_one(engine: Engine, tm
         ((0.6, 0.525), "20 % worse at this picture; without 2 random ones, 5 % worse."),
         ((0.6, 0.525), "What AbU found mattered more, beyond chance"),
         ((0.51, 0.6), "Here the random ones mattered more"),
-        ((0.55, 0.525), "That proves nothing: two random removals of 10 differ by up to 7 points"),
+        ((0.55, 0.525), "That proves nothing: two random removals of 5 differ by up to 6 points"),
         ((0.49, 0.4925), "2 % better"),
         ((0.501, 0.6), "the model is as good as before at this picture"),
     ],
@@ -280,7 +280,7 @@ def test_what_chance_does_is_what_was_measured() -> None:
     for k, value in proof_view.CHANCE.items():
         measured = float(np.quantile(random_gaps(lines, k), 0.9))
         assert value == pytest.approx(measured, abs=0.0006), k
-    assert (chance(1), chance(100)) == ((10, proof_view.CHANCE[10]), (69, proof_view.CHANCE[69]))
+    assert (chance(1), chance(100)) == ((5, proof_view.CHANCE[5]), (69, proof_view.CHANCE[69]))
     _, units = results.latest(ROOT / results.FOLDER, "seed-consistency")
     for kind, value in (("prompt", proof_view.OTHER_PROMPT), ("seed", proof_view.OTHER_SEED)):
         assert value == pytest.approx(np.mean([unit["mse"][kind] for unit in units]), abs=0.0006)
