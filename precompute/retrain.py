@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,41 +62,56 @@ def run(args: argparse.Namespace) -> None:
     """Train, then write what was seen."""
     if args.until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    pace = _pace(args)
-    prompt, seed = validate.prompt(args.prompt), validate.seed(args.seed)
-    without = _ids(args.without)
-    work = Retrainer(args.index)
-    work.positions(without)
-    if args.weights and not args.weights.is_dir():
-        raise UserError(f"no UNet at {args.weights}")
-    image = work.picture(args.picture) if args.picture else None
-    if args.out.exists() and any(args.out.iterdir()):
-        raise UserError(f"{args.out} is not empty: name a new folder")
-    args.out.mkdir(parents=True, exist_ok=True)
+    with _threads(args) as pace:
+        prompt, seed = validate.prompt(args.prompt), validate.seed(args.seed)
+        without = _ids(args.without)
+        work = Retrainer(args.index)
+        work.positions(without)
+        if args.weights and not args.weights.is_dir():
+            raise UserError(f"no UNet at {args.weights}")
+        image = work.picture(args.picture) if args.picture else None
+        if args.out.exists() and any(args.out.iterdir()):
+            raise UserError(f"{args.out} is not empty: name a new folder")
+        args.out.mkdir(parents=True, exist_ok=True)
+        changed, curve, seconds = _model(args, work, without, pace)
+        made, before = work.look(changed, without, prompt, seed, image, curve, seconds)
+        write_retraining(args.out, made, before)
+
+
+def _model(
+    args: argparse.Namespace, work: Retrainer, without: Sequence[str], pace: Pace | None
+) -> Trained:
+    """The model kept before, or a new one, whose training is told line by line."""
     if args.weights:
-        changed, curve, seconds = with_unet(work.denoiser, args.weights), (), 0.0
-    else:
-        job = work.train(without, args.out / UNET, pace)
-        for line in job:
-            if isinstance(line, dict):
-                print(json.dumps(line), flush=True)
-            else:
-                changed, curve, seconds = line
-        if not args.keep:
-            _forget(args.out / UNET)
-    made, before = work.look(changed, without, prompt, seed, image, curve, seconds)
-    write_retraining(args.out, made, before)
+        return with_unet(work.denoiser, args.weights), (), 0.0
+    (trained,) = _told(work.train(without, args.out / UNET, pace))
+    if not args.keep:
+        _forget(args.out / UNET)
+    return trained
 
 
-def _pace(args: argparse.Namespace) -> Pace | None:
-    """Torch's threads, as asked for; a Pace where they may change."""
+def _told(job: Iterator[Any]) -> Iterator[Any]:
+    for line in job:
+        if isinstance(line, dict):
+            print(json.dumps(line), flush=True)
+        else:
+            yield line
+
+
+@contextmanager
+def _threads(args: argparse.Namespace) -> Iterator[Pace | None]:
+    """Torch's threads as asked for, a Pace where they may change; afterwards as they were."""
     import torch
 
     for option in ("threads", "share"):
         if (number := getattr(args, option)) is not None and number < 1:
             raise UserError(f"--{option} is a number from 1")
+    before = torch.get_num_threads()
     torch.set_num_threads(args.threads or 1)
-    return None if args.threads else Pace(max(1, cores() // args.share))
+    try:
+        yield None if args.threads else Pace(max(1, cores() // args.share))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _end_with_stdin() -> None:

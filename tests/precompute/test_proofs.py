@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from attribution.engine import Engine
@@ -48,6 +49,7 @@ def test_removing_nothing_changes_nothing(world, tmp_path, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1]["step"] == lines[-1]["steps"] == steps and lines[-1]["loss"] > 0
     assert [step for step, _ in made.curve] == list(range(1, steps + 1))
+    assert torch.get_num_threads() == 1  # as before: a later fork would hang in others' threads
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "picture.png",
         "retraining.json",
