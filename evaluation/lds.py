@@ -17,7 +17,6 @@ from pathlib import Path
 from evaluation import results
 from evaluation.arguments import names
 from evaluation.counterfactual import arms, foretold, frozen
-from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.session import Session
 from evaluation.counterfactual.session import add_arguments as add_common
 from evaluation.counterfactual.tasks import FIRST, THEN
@@ -40,6 +39,4 @@ def run(args: argparse.Namespace) -> None:
     session.base()
     session.score(session.setting.gallery[: session.setting.measured], list(able.values()))
     session.ledger.note_arms({label: arm.text for label, arm in able.items()})
-    ledger = session.ledger.results
-    lines = Lines(ledger.head, list(ledger.units.values()))
-    print(results.markdown(Summary((), tuple(foretold.table(lines)), (foretold.NOTE,))))
+    print(results.markdown(Summary((), tuple(foretold.table(session.lines)), (foretold.NOTE,))))

@@ -148,8 +148,7 @@ def _freeze(
 ) -> None:
     """Note the round, and write the settings that won."""
     results = session.results(args, VERB)
-    head, units = session.ledger.results.head, list(session.ledger.results.units.values())
-    lines = Lines(head, units)
+    lines = session.lines
     round_number = 1 + max((unit["round"] for unit in results.units.values()), default=0)
     won: dict[str, Any] = {}
     for name, some in tried.items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome
 from evaluation.counterfactual.tasks import TUNING
-from evaluation.statistics import bootstrap, mean_error, t_interval
+from evaluation.statistics import bootstrap, mean_error, ranks, t_interval
 
 # What numbers are multiplied by where they are shown.
 SCALE = {"delta_loss": 1e3, "mse": 1e2, "clip": 10.0}
@@ -65,9 +65,9 @@ class Block:
         """The mean over queries of the label's rank among all, 1 where most was forgotten; what is
         equal shares its ranks. A few queries at which much is lost decide a mean, not this."""
         sign = -1.0 if METRICS[metric] else 1.0
-        every = np.array([sign * values[metric] for values in self.values.values()])
-        own = sign * self.values[label][metric]
-        return float(((every < own).sum(0) + ((every == own).sum(0) + 1) / 2).mean())
+        place = list(self.values).index(label)
+        columns = zip(*(sign * values[metric] for values in self.values.values()), strict=True)
+        return float(np.mean([ranks(np.array(column))[place] for column in columns]))
 
     def best_of(self, labels: Sequence[str], metric: str) -> str | None:
         """The best of some labels, None where none of them is here."""

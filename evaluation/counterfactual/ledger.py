@@ -98,24 +98,6 @@ class Ledger:
         units = self.results.units.items()
         return {name.removeprefix(start): u for name, u in units if name.startswith(start)}
 
-    def superseded(self, digests: Mapping[str, str]) -> list[str]:
-        """Arms whose finished trainings would count no longer, were `digests` theirs."""
-        noted = self.results.units.get("digests", {}).get("arms", {})
-        changed = [arm for arm, digest in digests.items() if noted.get(arm, digest) != digest]
-        sets = {frozenset(line["removed"]) for line in self.trainings.values()}
-        sizes = sorted({len(some) for some in sets} - {0})
-        answers = self.answers(noted)
-        return [
-            arm
-            for arm in changed
-            if any(
-                frozenset(rows[:k]) in sets
-                for (_, name), rows in answers.items()
-                if name == arm
-                for k in sizes
-            )
-        ]
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Held by the one command that trains for this file of lines, as they are by then;

@@ -24,6 +24,7 @@ from evaluation.counterfactual import arms, pool
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.bench import Bench, Setting
 from evaluation.counterfactual.ledger import Ledger, read_pictures
+from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.tasks import (
     GALLERY,
     MEASURED,
@@ -192,6 +193,18 @@ class Session:
         found.head |= {"index_hash": self.world.index_hash, "module": args.module}
         return found
 
+    @property
+    def lines(self) -> Lines:
+        """What is finished, as tables and verdicts read it."""
+        results = self.ledger.results
+        return Lines(results.head, list(results.units.values()))
+
+    def _superseded(self, digests: Mapping[str, str]) -> list[str]:
+        """Arms whose finished trainings would count no longer, were `digests` theirs."""
+        lines = self.lines
+        changed = [arm for arm in digests if lines.digest(arm) not in (None, digests[arm])]
+        return [arm for arm in changed if lines.outcomes(arm)]
+
     # ------------------------------------------------------------------ doing
 
     def base(self) -> dict[str, Any]:
@@ -238,7 +251,7 @@ class Session:
         of a `kind`: "answer" or "scores". Returns the digests, by arm as written."""
         distinct = list({arm.text: arm for arm in wanted}.values())  # two labels may mean one arm
         digests = self.digests(distinct)
-        if (other := self.ledger.superseded(digests)) and not self.anew:
+        if (other := self._superseded(digests)) and not self.anew:
             raise UserError(
                 f"{', '.join(other)}: there are trainings for answers from other rows or settings; "
                 "name the index those came from (--index, --place), or say --anew"
