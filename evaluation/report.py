@@ -70,12 +70,10 @@ def _module(head: Mapping[str, Any]) -> Any:
 
 
 def _section(verb: str, head: Mapping[str, Any], units: list, summary: Summary) -> str:
-    machine = head["machine"]
-    where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
     program = head["module"].partition(".")[0]
     about = (
-        f"`{head['command']}` on {head['date'][:16].replace('T', ' ')} UTC; {where}, torch "
-        f"{machine['torch']}; index {_short(head['index_hash'])}; {len(units)} lines of run "
+        f"`{head['command']}` on {head['date'][:16].replace('T', ' ')} UTC; {results.where(head)}; "
+        f"index {_short(head['index_hash'])}; {len(units)} lines of run "
         f"`{head['run']}` in `{verb}.jsonl`; print again: `python -m {program} {verb} --report`."
     )
     return f"## {verb}\n\n{about}\n\n{results.markdown(summary)}"

@@ -131,11 +131,17 @@ Run = tuple[dict[str, Any], list[dict[str, Any]]]
 def current(folder: Path, verb: str) -> list[Run]:
     """(head, units) of every run on the subject evaluated last, in the order they were begun.
 
-    A run's head is its last session's. Runs on former indexes, models or data are left out.
+    A run's head is its last session's, with the `machines` of all its sessions. Runs on former
+    indexes, models or data are left out.
     """
     path = folder / f"{verb}.jsonl"
     heads = [line for line in read_lines(path) if "head" in line]
-    runs = {head["run"]: head for head in heads if head["subject"] == heads[-1]["subject"]}
+    runs: dict[str, dict[str, Any]] = {}
+    for head in heads:
+        if head["subject"] == heads[-1]["subject"]:
+            before = runs.get(head["run"], {}).get("machines", [])
+            machines = before if head["machine"] in before else [*before, head["machine"]]
+            runs[head["run"]] = {**head, "machines": machines}
     found = [(head, list(_units(path, run).values())) for run, head in runs.items()]
     return [(head, units) for head, units in found if units]
 
@@ -173,6 +179,14 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def where(head: Mapping[str, Any]) -> str:
+    """Every machine that a run's sessions were on, in words, and its versions of torch."""
+    found = head.get("machines", [head["machine"]])
+    names = dict.fromkeys(m["gpu"] or f"{m['processor']} ({m['cores']} cores)" for m in found)
+    versions = dict.fromkeys(m["torch"] for m in found)
+    return f"{' and '.join(names)}; torch {' and '.join(versions)}"
 
 
 def _processor() -> str:

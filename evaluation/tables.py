@@ -71,7 +71,7 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
     base = folder / VERB / f"{run_of}-base.png"
     if base.is_file():
         strips.sheet(lines, base, cache / VERB / run_of, sheet)
-    if sheet.is_file():  # in a clone, whose cache has no pictures, the one that came with it
+    if sheet.is_file():  # in a clone, whose cache lacks pictures, the one that came with it
         pictures[sheet.name] = "drawn again without each method's top K"
     page = folder / f"{VERB}.md"
     page.write_text(markdown(lines, pictures), encoding="utf-8")
@@ -83,8 +83,8 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     head = lines.head
     parts = [
         "# Leave-K-out on the proof world\n\nWritten by `python -m evaluation tables` from "
-        f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Its last lines: `{head['command']}`, "
-        f"{head['machine']['processor']}.",
+        f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Its last lines: `{head['command']}`. "
+        f"All lines: {results.where(head)}.",
         results.markdown(Summary(tables.summary(head, lines.units).figures)),
     ]
     every = tables.every_method(lines)

@@ -130,6 +130,11 @@ class Ledger:
         """Join the settings of the arms as they are now: a digest alone cannot be read back."""
         self._join("configurations", "arms", found)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Arm as written → the digest of the answers that count."""
+        return dict(self.results.units.get("digests", {}).get("arms", {}))
+
     def _join(self, unit: str, name: str, values: Mapping[str, Any]) -> None:
         """One more line of a unit where `values` say anything new, with what it said before: by
         now, another command may have noted something."""

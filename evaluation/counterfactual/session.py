@@ -71,8 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="a copy of the index with other extras, for arms like trak@NAME",
     )
+    whose = parser.add_mutually_exclusive_group()
     anew = "let answers from other rows or settings take the place of those that were retrained for"
-    add("--anew", action="store_true", help=anew)
+    whose.add_argument("--anew", action="store_true", help=anew)
+    recorded = "the answers that the lines hold, and no others: an index as it is shipped will do"
+    whose.add_argument("--recorded", action="store_true", help=recorded)
 
 
 def _place(text: str) -> tuple[str, Path]:
@@ -108,6 +111,7 @@ class Session:
     setting: Setting
     ledger: Ledger
     anew: bool = False
+    recorded: bool = False
     _indexes: dict[str, Index] = field(default_factory=dict)
 
     @classmethod
@@ -143,7 +147,7 @@ class Session:
             folder=ledger.folder,
             places=tuple(args.place),
         )
-        return cls(world, args.workers, recipe, setting, ledger, args.anew)
+        return cls(world, args.workers, recipe, setting, ledger, args.anew, args.recorded)
 
     # ------------------------------------------------------------------ what there is
 
@@ -173,7 +177,10 @@ class Session:
         return list(found[:n])
 
     def able(self, wanted: Mapping[str, Arm]) -> dict[str, Arm]:
-        """The arms that their index can serve; of the others a line on stderr says why not."""
+        """The arms that their index can serve; of the others a line on stderr says why not. All of
+        them where answers are recorded ones."""
+        if self.recorded:
+            return dict(wanted)
         able = {}
         for label, arm in wanted.items():
             if why := arms.why_no(arm, self.index_of(arm)):
@@ -183,8 +190,14 @@ class Session:
         return able
 
     def digests(self, wanted: Iterable[Arm]) -> dict[str, str]:
-        """Arm as written → the digest that its answers must have."""
-        return {arm.text: arms.digest(arm, self.index_of(arm)) for arm in wanted}
+        """Arm as written → the digest that its answers must have; UserError where they are to be
+        recorded ones and there are none."""
+        if not self.recorded:
+            return {arm.text: arms.digest(arm, self.index_of(arm)) for arm in wanted}
+        noted, texts = self.ledger.digests, [arm.text for arm in wanted]
+        if lacking := [text for text in texts if text not in noted]:
+            raise UserError(f"--recorded: there are no answers of {', '.join(lacking)}")
+        return {text: noted[text] for text in texts}
 
     def results(self, args: argparse.Namespace, verb: str, **more: Any) -> Results:
         """The lines of a verb of its own on these trainings; more: settings besides theirs."""
@@ -256,16 +269,8 @@ class Session:
                 f"{', '.join(other)}: there are trainings for answers from other rows or settings; "
                 "name the index those came from (--index, --place), or say --anew"
             )
-        self.ledger.note_digests(digests)
-        self.ledger.note_configurations(
-            {
-                arm.text: {
-                    "digest": digests[arm.text],
-                    "configuration": arms.configuration(arm, self.index_of(arm)),
-                }
-                for arm in distinct
-            }
-        )
+        if not self.recorded:
+            self._note(distinct, digests)
         there = there_of(digests)
         place = {entry.id: n for n, entry in enumerate(self.setting.gallery)}
         tasks = [
@@ -277,8 +282,25 @@ class Session:
             for entry in pictures
             if (entry.id, arm.text) not in there
         ]  # fmt: skip
+        if tasks and self.recorded:
+            raise UserError(
+                f"--recorded: there is no {kind} {tasks[0].key}, and {len(tasks)} in all"
+            )
         self._do(tasks, kind if kind == "scores" else "answers", lambda task: f"{kind} {task.key}")
         return digests
+
+    def _note(self, wanted: Iterable[Arm], digests: Mapping[str, str]) -> None:
+        """Which answers count from now on, and with what settings they are made."""
+        self.ledger.note_digests(digests)
+        self.ledger.note_configurations(
+            {
+                arm.text: {
+                    "digest": digests[arm.text],
+                    "configuration": arms.configuration(arm, self.index_of(arm)),
+                }
+                for arm in wanted
+            }
+        )
 
     def train(self, work: WorkList, again: bool = False) -> None:
         """Every training of the list that is not done, in its order; again: also those of a seed

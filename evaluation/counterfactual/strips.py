@@ -26,11 +26,14 @@ def sheet(
     labels: Sequence[str] = LABELS,
     queries: int = QUERIES,
 ) -> bool:
-    """Write the strips of the first queries whose pictures are there; False without any.
+    """Write the strips of the first queries whose pictures are there; False without any, and where
+    some are lacking and a sheet is there: it was made where they were.
 
     base: the gallery's pictures; folder: those of the trainings, `<key>.png`.
     """
     arms = chosen(lines, labels)
+    if out.is_file() and _lacking(lines, arms, queries, folder):
+        return False
     original = read_pictures(base, len(lines.gallery))
     strips = []
     for entry in lines.gallery[TUNING:]:
@@ -49,6 +52,14 @@ def sheet(
     out.parent.mkdir(parents=True, exist_ok=True)
     page.save(out, optimize=True)
     return True
+
+
+def _lacking(lines: Lines, arms: dict[str, str], queries: int, folder: Path) -> bool:
+    """Whether a training of the queries that would be shown has no picture in the folder."""
+    found = [o for arm in arms.values() for o in lines.outcomes(arm)]
+    asked = {o.query for o in found}
+    shown = [entry.id for entry in lines.gallery[TUNING:] if entry.id in asked][:queries]
+    return any(o.query in shown and not (folder / f"{o.key}.png").is_file() for o in found)
 
 
 Row = tuple[str, list[tuple[int, np.ndarray]]]

@@ -176,6 +176,50 @@ def test_tables_and_figures_follow_from_the_lines(done, proof, capsys):
     assert evaluate("report", proof, done) == 0
 
 
+def test_strips_made_where_the_pictures_were_are_left(done, proof, tmp_path):
+    """In a clone the cache has none of them, or those of the trainings since."""
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    assert evaluate("tables", proof, place) == 0
+    sheet = place / "results" / "leave-k-out-strips.png"
+    before = sheet.read_bytes()
+    pictures = sorted((place / "cache").rglob("*.png"))
+    for path in pictures[1:]:
+        path.unlink()
+    assert evaluate("tables", proof, place) == 0
+    assert sheet.read_bytes() == before
+
+
+def test_recorded_answers_need_no_rows(done, proof, tmp_path, capsys):
+    """Another machine, without the index's richer copy, trains for the answers that were made
+    there."""
+    place = Path(shutil.copytree(done, tmp_path / "place"))
+    path = place / "results" / "leave-k-out.jsonl"
+    arms = ("--k", "4", "--draws", "0", "--methods", "clip@rich,pixel")
+    copy = shutil.copytree(proof, tmp_path / "rich")
+    leave(proof, place, *arms, "--place", f"rich={copy}", "--plan")
+    shutil.rmtree(copy)
+    assert evaluate("leave-k-out", proof, place, *SMALL, *arms) == 2
+    answers = [one for one in units(place) if one["unit"].startswith("answer")]
+    before = len(trainings(place))
+    leave(proof, place, *arms, "--recorded")
+    assert [one for one in units(place) if one["unit"].startswith("answer")] == answers
+    new = {tuple(line["removed"]) for line in trainings(place)[before:]}
+    asked = [one for one in answers if one["arm"] in ("clip@rich", "pixel")]
+    assert new == {tuple(sorted(answer["rows"][:4])) for answer in asked}
+    # what the lines do not hold is said in one, and nothing is trained
+    text = path.read_text()
+    capsys.readouterr()
+    lacking = {
+        ("--methods", "clip@rich,datainf"): "no answers of datainf",
+        ("--queries", "3"): "and 2 in all",
+        ("--anew",): "not allowed with",
+    }
+    for more, words in lacking.items():
+        assert evaluate("leave-k-out", proof, place, *SMALL, *arms, "--recorded", *more) == 2
+        assert words in capsys.readouterr().err
+        assert path.read_text() == text
+
+
 def test_two_labels_of_one_arm_are_answered_once(proof, tmp_path, capsys):
     frozen = tmp_path / "frozen.json"
     frozen.write_text(json.dumps({"settings": {"abu": "abu:damping=1.0"}}))

@@ -40,6 +40,17 @@ def test_the_latest_run_is_reported_with_machine_and_command(tmp_path):
     assert head["machine"]["torch"] and head["command"] and head["date"]
 
 
+def test_a_run_that_moved_names_every_machine(tmp_path):
+    for processor in ("one", "other", "one"):
+        run = Results.open(tmp_path, "verb", "index", {})
+        run.head["machine"] |= {"processor": processor, "gpu": None, "cores": 2}
+        run.add(f"unit {len(run.units)}")
+    found = results.latest(tmp_path, "verb")
+    assert found is not None
+    said = results.where(found[0])
+    assert said.startswith("one (2 cores) and other (2 cores); torch ") and "and" not in said[30:]
+
+
 def test_markdown_says_pass_and_fail():
     figures = (Figure("a", "1", ">= 1", True), Figure("b", "0", ">= 1", False), Figure("c", "2"))
     text = results.markdown(Summary(figures, (("x", "y"), ("1", "2")), ("A note.",)))
