@@ -79,6 +79,7 @@ class Prove:
         self.list = pickable(listed, elem_id="proofs", visible=bool(self.saved))
         self._form()
         self.step = Step("prove", "Prove it", self.jobs, waiting=WAITING)
+        self.begun = block("", elem_id="proof-begun")  # what is trained now; below, the last proof
         self.curve = block("", elem_id="proof-curve")
         self.result = block(EMPTY, elem_id="proof")
         self._wire()
@@ -136,7 +137,8 @@ class Prove:
 
     def _wire(self) -> None:
         asked = [self.prompt, self.seed, self.method, self.k]
-        outputs = [*self.step.outputs, self.curve, self.result, self.list, self.own]
+        shown = [self.begun, self.curve, self.result, self.list]
+        outputs = [*self.step.outputs, *shown, self.own]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         queued = self.step.run.click(
             self.step.queued, outputs=self.step.outputs, queue=False, **quiet
@@ -151,7 +153,8 @@ class Prove:
     def prove(
         self, prompt: str, seed: float, method: str, k: float, own: list[Proof], request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
-        """Updates for each step of the work. What stands there stays until something new does."""
+        """Updates for each step of the work. The last proof, or one that was opened meanwhile,
+        stands there until the new one does."""
 
         def work() -> Iterator[Progress | Begun | Curves | Proof]:
             most = len(self.proving.index.train_rows) - 1
@@ -159,26 +162,21 @@ class Prove:
             yield from self.proving.prove(*asked, method, validate.top_k(k, most, TO_TAKE_OUT))
 
         name, index = self.titles.get(method, method), self.proving.index
-        shown: str | None = None  # instead of what stood there before
+        over: dict[Any, Any] = {self.begun: "", self.curve: ""}
         for item in self.jobs.follow(visitor(request), self.step.name, work):
             if isinstance(item, Ended):
-                yield {
-                    **self.step.ended(item),
-                    self.curve: "",
-                    self.result: gr.skip() if shown is None else EMPTY,
-                }
+                yield {**self.step.ended(item), **over}
             elif isinstance(item, Progress):
                 yield self.step.progress(self._named(item, prompt, name, k))
             elif isinstance(item, Curves):
                 yield {self.curve: curves_html(item, name)}
             elif isinstance(item, Begun):
-                shown = begun_html(item, self.titles, index)
-                yield {self.result: shown}
+                yield {self.begun: begun_html(item, self.titles, index)}
             else:
                 own = [*own, replace(item, slug=f"{OWN}{len(own) + 1}")]
                 yield {
                     **self.step.done(done(item)),
-                    self.curve: "",
+                    **over,
                     self.result: proof_html(item, self.titles, index),
                     self.own: own,
                     self.list: gr.update(value=self._listed(own), visible=True),

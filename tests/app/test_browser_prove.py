@@ -60,8 +60,8 @@ def status(page: Any) -> Any:
 def test_a_proof_is_made_and_opens_again(page: Any) -> None:
     page.fill("#prove-prompt textarea", "bn by 3")
     page.click("#prove-run")
-    expect(page.locator("#proof .w-frame")).to_have_count(2)  # before it is trained
-    expect(page.locator("#proof .w-removed img")).to_have_count(4)
+    expect(page.locator("#proof-begun .w-frame")).to_have_count(2)  # before it is trained
+    expect(page.locator("#proof-begun .w-removed img")).to_have_count(4)
     status(page).to_contain_text("Done: trained without 2", timeout=120 * SECONDS)
     expect(page.locator("#proof .w-sides img")).to_have_count(3)
     expect(page.locator("#proof .w-verdict")).to_contain_text("at this picture")
@@ -107,7 +107,7 @@ def test_who_waits_can_think_again(address: str, chromium: Any, page: Any) -> No
     for visitor in (page, other):
         visitor.fill("#prove-prompt textarea", "bn by 3")
     page.click("#prove-run")
-    expect(page.locator("#proof .w-frame")).to_have_count(2)
+    expect(page.locator("#proof-begun .w-frame")).to_have_count(2)
     other.click("#prove-run")
     other.click("#prove-stop")
     status(other).to_contain_text("Cancelled before it began")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.panels import proof_view
 from app.panels.proof_view import chance, curves_html, proof_html, verdict
-from app.panels.prove import EMPTY, Prove, done
+from app.panels.prove import Prove, done
 from app.proving import Begun, Proving
 from app.trainings import ROOT, STAGE, Curves, progress_of
 from attribution.engine import Engine
@@ -74,7 +74,7 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     assert shown.count('class="w-removed"') == 2 and shown.count("<li><img") == 6
     assert "Drawn by" in shown and engine.index_hash[:12] in shown
     # before the training: the picture and what is taken out
-    first = next(update[prove.result] for update in updates if prove.result in update)
+    first = next(update[prove.begun] for update in updates if prove.begun in update)
     assert first.count('class="w-frame"') == 2 and first.count("<li><img") == 6
     assert data_uri_of(first) == data_uri_of(shown)
     # it opens again, as the saved ones do
@@ -82,7 +82,7 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     assert own.slug == "own-1" and "own-1" in last[prove.list]["value"]
     again = prove._open([own], SimpleNamespace(id="own-1"))  # type: ignore[arg-type]
     assert again[prove.result] == shown and again[prove.k] == 3
-    assert "polyline" in shown and last[prove.curve] == ""
+    assert "polyline" in shown and last[prove.curve] == last[prove.begun] == ""
     assert "Done: trained without 3" in last[prove.step.line]
     lines = [u[prove.step.line] for u in updates if prove.step.line in u]
     assert any("Train without the 3 that Pixels found: “bn by 3”" in line for line in lines)
@@ -146,8 +146,9 @@ def test_stop_is_heard_while_it_trains(prove: Prove) -> None:
         if "Train without" in update.get(prove.step.line, ""):
             prove.jobs.stop("me", "prove")
     assert "Stopped" in updates[-1][prove.step.line] and updates[-1][prove.curve] == ""
-    shown = [update[prove.result] for update in updates if prove.result in update]
-    assert "w-frame" in shown[0] and shown[1:] == [EMPTY]
+    shown = [update[prove.begun] for update in updates if prove.begun in update]
+    assert "w-frame" in shown[0] and shown[1:] == [""]
+    assert not any(prove.result in update for update in updates)  # what was opened meanwhile stays
 
 
 def test_what_the_training_says_against_reaches_the_visitor(prove: Prove, tmp_path) -> None:
@@ -218,7 +219,7 @@ def test_bad_input_is_told_and_trains_nothing(prove: Prove) -> None:
     ):
         *_, last = prove.prove(*asked, [], ME)
         assert words.lower() in last[prove.step.line].lower()
-        assert last[prove.result] == gr.skip()  # what was proved before stays
+        assert prove.result not in last  # what was proved before stays
 
 
 def test_saved_proofs_open_at_once_and_those_of_another_index_do_not(engine: Engine) -> None:
