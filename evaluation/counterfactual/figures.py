@@ -46,8 +46,9 @@ def _against_k(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> 
         means, errors = zip(*points, strict=True)
         ks = [b.k for b in mine]
         axes.errorbar(ks, means, errors, label=label, color=colour, marker="o", capsize=2)
-    queries = found[0].queries
-    sweep = [(k, lines.random_outcomes(k, queries)) for k in lines.random_sizes]
+    most = max((b.queries for b in found), key=len)
+    asked = {b.k: b.queries for b in found}  # the same pictures as the methods at that K
+    sweep = [(k, lines.random_outcomes(k, asked.get(k, most))) for k in lines.random_sizes]
     if sweep:
         points = [
             mean_error([SCALE[metric] * getattr(o, metric) for o in some]) for _, some in sweep
