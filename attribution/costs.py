@@ -18,7 +18,7 @@ from attribution import layout
 from attribution.index import Index
 from attribution.integrity import read_json
 from attribution.methods.candidates import candidate_rows
-from attribution.methods.needs import curvature_named, fisher_path
+from attribution.methods.needs import curvature_named, curvature_path
 from attribution.pixels import NAME as PIXEL
 from attribution.pixels import pixel_bytes
 
@@ -89,9 +89,8 @@ def _curvatures(index: Index, needed: Sequence[str]) -> list[str]:
     for kind, _, name in (need.partition(":") for need in needed):
         if kind in ("curvature", "weights"):
             name = f"diagonal:{name}" if kind == "weights" else name
-            curvature, weights, objective = curvature_named(name)
-            path = fisher_path(index, weights, objective)
-            extra = path is not None and curvature != "ekfac" and layout.EXTRA_FILES in path.parts
+            path = curvature_path(index, *curvature_named(name))
+            extra = path is not None and path.parent.name == layout.EXTRA_FILES
             steps.append(path.stem if path is not None and extra else "fisher")
     return steps
 

@@ -1,51 +1,20 @@
-"""Per-sample gradients of the loss, and the mean gradient of a query.
-
-| code | meaning |
-|---|---|
-| `inputs` | x, what a linear layer reads, [B, L, i] |
-| `deltas` | δ = ∂L/∂(layer output), [B, L, o] |
-| G = δᵀ x | the sample's weight gradient, [o, i]; for keys and values of rank ≤ L (text tokens) |
-"""
+"""Per-sample gradients of the loss, and the mean gradient of a query."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attribution.denoiser import Denoiser
+from attribution.layers import Tokens, known_layers, tokens_of, unknown, widened
 from attribution.noise import keyed_noise
-from attribution.weights import linear_modules
 
 Gradients = dict[str, Tensor]
 QUERY_RECORD = "query"
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One linear layer in one batch: inputs x [B, L, i] and output gradients δ [B, L, o]."""
-
-    inputs: Tensor
-    deltas: Tensor
-
-    def grouped(self, group: int) -> Tokens:
-        """Every `group` consecutive samples as one with group·L tokens: G becomes their sum."""
-        return Tokens(
-            self.inputs.reshape(-1, group * self.inputs.shape[1], self.inputs.shape[2]),
-            self.deltas.reshape(-1, group * self.deltas.shape[1], self.deltas.shape[2]),
-        )
-
-    def weight_gradients(self) -> Tensor:
-        """G = δᵀ x per sample, [B, o, i]."""
-        return self.deltas.transpose(1, 2) @ self.inputs
-
-    def bias_gradients(self) -> Tensor:
-        """Σ_l δ_l per sample, [B, o]."""
-        return self.deltas.sum(1)
 
 
 def layer_tokens(
@@ -56,12 +25,14 @@ def layer_tokens(
     timesteps: Tensor,
     names: Sequence[str],
 ) -> dict[str, Tokens]:
-    """x and δ of each linear layer among `names`, by module name, from one forward and backward.
+    """x and δ of each layer that owns one of `names`, by module name: one forward and backward.
+    Layers of other sorts than attribution.layers knows are left out.
 
     latents, noise: [B, C, h, w]; cond: [B, L, d]; timesteps: int64 [B]. Samples do not mix, so δ of
-    the summed loss is each sample's own. No weight gradient is formed on the way.
+    the summed loss is each sample's own. No weight gradient is formed on the way. RuntimeError
+    where a layer runs twice in a forward: its gradient would be that of the second time.
     """
-    modules = linear_modules(denoiser.unet, names)
+    modules = known_layers(denoiser.unet, names)
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     handles = [m.register_forward_hook(_keep(name, inputs, outputs)) for name, m in modules.items()]
@@ -73,7 +44,7 @@ def layer_tokens(
         for handle in handles:
             handle.remove()
     return {
-        name: Tokens(_three_axes(inputs[name]), _three_axes(delta))
+        name: tokens_of(modules[name], inputs[name], delta)
         for name, delta in zip(modules, deltas, strict=True)
     }
 
@@ -101,14 +72,14 @@ def per_sample_gradients(
     """∇L of each sample, name → [B / group, *shape] in the error's dtype (float32).
 
     With group > 1 every `group` consecutive samples (a record's timesteps, say) are averaged.
-    Linear layers come from token hooks; a set with any other layer from a loop over samples.
+    Layers that attribution.layers knows come from hooks; a set with any other from a loop over
+    samples.
     """
-    linear = linear_modules(denoiser.unet, names)
-    if all(name.rpartition(".")[0] in linear for name in names):
+    if not unknown(denoiser.unet, names):
         tokens = layer_tokens(denoiser, latents, cond, noise, timesteps, names)
         tokens = {name: layer.grouped(group) for name, layer in tokens.items()}
         summed = gradients_from_tokens(tokens, names)
-        return {name: _wide(g) / group for name, g in summed.items()}
+        return {name: widened(g) / group for name, g in summed.items()}
     return _looped_gradients(denoiser, latents, cond, noise, timesteps, names, group)
 
 
@@ -181,7 +152,7 @@ def draws_gradient(
             latents.expand(count, -1, -1, -1), cond.expand(count, -1, -1), noise, timesteps
         )
         grads = torch.autograd.grad(region_loss(error, weights).mean(), parameters)
-    return {name: _wide(grad) for name, grad in zip(names, grads, strict=True)}
+    return {name: widened(grad) for name, grad in zip(names, grads, strict=True)}
 
 
 @contextmanager
@@ -202,17 +173,14 @@ def _keep(name: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> A
     """Forward hook that keeps x and puts the output into the graph even where it starts one."""
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if name in inputs:
+            raise RuntimeError(f"{name} runs twice in a forward")
         if not output.requires_grad:
             output.requires_grad_(True)
         inputs[name], outputs[name] = args[0].detach(), output
         return output
 
     return hook
-
-
-def _three_axes(x: Tensor) -> Tensor:
-    """[B, …, f] → [B, L, f]; a layer without tokens has L = 1."""
-    return _wide(x).reshape(x.shape[0], -1, x.shape[-1])
 
 
 def _looped_gradients(
@@ -230,10 +198,5 @@ def _looped_gradients(
             batch = (latents[part], cond[part], noise[part], timesteps[part])
             grads = torch.autograd.grad(denoiser.loss(*batch).mean(), parameters)
             for name, grad in zip(names, grads, strict=True):
-                rows[name].append(_wide(grad))
+                rows[name].append(widened(grad))
     return {name: torch.stack(grads) for name, grads in rows.items()}
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -48,11 +48,15 @@ def search_name(method: str) -> str:
     return f"{method}.faiss"
 
 
-def fisher_step(weights: str, objective: str) -> str:
-    """The extra step that makes the diagonal Fisher of a weight set, e.g. fisher-full-loss."""
-    return f"fisher-{weights}-{objective}"
+_CURVATURE_STEPS = {"diagonal": "fisher", "ekfac": "ekfac"}
 
 
-def fisher_file(weights: str, objective: str) -> str:
-    """File of that Fisher, e.g. extras/fisher-full-loss.safetensors."""
-    return f"{EXTRA_FILES}/{fisher_step(weights, objective)}.safetensors"
+def curvature_step(kind: str, weights: str, objective: str) -> str:
+    """The extra step that makes a curvature, "diagonal" or "ekfac", of a weight set, e.g.
+    fisher-full-loss, ekfac-full-loss."""
+    return f"{_CURVATURE_STEPS[kind]}-{weights}-{objective}"
+
+
+def curvature_file(kind: str, weights: str, objective: str) -> str:
+    """Its file, e.g. extras/fisher-full-loss.safetensors."""
+    return f"{EXTRA_FILES}/{curvature_step(kind, weights, objective)}.safetensors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from torch import nn
 
@@ -30,13 +30,6 @@ def parameter_names(unet: nn.Module, weight_set: str) -> tuple[str, ...]:
     if not names:
         raise UserError(f"this model has no {weight_set!r} weights: no cross-attention in its UNet")
     return names
-
-
-def linear_modules(unet: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers whose weight or bias is among `names`: module name → layer, in order."""
-    owners = dict.fromkeys(name.rpartition(".")[0] for name in names)
-    modules = {owner: unet.get_submodule(owner) for owner in owners}
-    return {owner: module for owner, module in modules.items() if isinstance(module, nn.Linear)}
 
 
 def reads_text(module_name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from attribution import defaults, layout
 from attribution.integrity import canonical_hash
 from attribution.methods.candidates import candidate_rows, default_sources
-from attribution.methods.needs import curvature_named, fisher_path
+from attribution.methods.needs import curvature_named, curvature_path
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig
@@ -80,8 +80,7 @@ def _behind(need: str, context: Context) -> Mapping[str, Any] | str | None:
     if kind == "encoder":
         return str(index.extras.encoders.get(name, {}).get("sha256"))
     if kind == "curvature":
-        _, weights, objective = curvature_named(name)
-        path = fisher_path(index, weights, objective)
+        path = curvature_path(index, *curvature_named(name))
         beside = path is not None and layout.EXTRA_FILES in path.relative_to(index.path).parts
         return index.extra(path.stem) if path is not None and beside else None
     return None

@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.fisher import EKFAC, Covariances, DiagonalFisher, fisher_draw
+from attribution.ekfac import EKFAC, Covariances
+from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import gradients_from_tokens, layer_tokens, per_sample_gradients
 from attribution.noise import keyed_integers
 from attribution.types import UserError

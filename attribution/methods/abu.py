@@ -158,6 +158,19 @@ METHODS: tuple[Method, ...] = (
         weight_set="full",
     ),
     _unlearning(
+        "abu-ekfac-full",
+        "AbU+, all weights",
+        "AbU+ moving every weight of the UNet.",
+        ("curvature:ekfac:full",),
+        "AbU+ moves only the weights through which words reach the picture; here every weight of "
+        "the denoiser may move, so that strokes and shapes can be forgotten too, which no word "
+        "names. In each layer the directions that many training drawings depend on are spared, as "
+        "in AbU+. Without that, moving everything would spoil what all pictures share.",
+        _EKFAC,
+        curvature="ekfac",
+        weight_set="full",
+    ),
+    _unlearning(
         "abu-attn",
         "AbU, attention",
         "AbU moving all attention weights, self-attention too.",

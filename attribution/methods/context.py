@@ -12,7 +12,8 @@ import numpy as np
 from attribution import layout
 from attribution.cells import TextStates
 from attribution.denoiser import Denoiser, Objective
-from attribution.fisher import EKFAC, Curvature, DiagonalFisher, Identity
+from attribution.ekfac import EKFAC
+from attribution.fisher import Curvature, DiagonalFisher, Identity
 from attribution.index import Index
 from attribution.methods import needs
 from attribution.precision import Probe
@@ -34,6 +35,7 @@ class Context:
     probe: Probe | None = None  # the precision scores are computed in; None: not asked for yet
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # what methods share, by key
     _fishers: dict[Path, DiagonalFisher] = field(default_factory=dict, repr=False)
+    _ekfacs: dict[Path, EKFAC] = field(default_factory=dict, repr=False)
     _floors: dict[Objective, float] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -46,11 +48,6 @@ class Context:
         """The index's own diagonal Fisher, of the loss."""
         return self._fisher(self.index.path / layout.CURVATURE / layout.FISHER_DIAGONAL)
 
-    @cached_property
-    def ekfac(self) -> EKFAC:
-        """The index's EK-FAC, of the loss and the text keys and values."""
-        return EKFAC.from_state(self.index.curvature("ekfac"))
-
     def curvature(
         self, name: str, weights: str = GRADIENT_WEIGHTS, objective: Objective = "loss"
     ) -> Curvature:
@@ -61,10 +58,9 @@ class Context:
             return Identity()
         if why := self.lacks(f"curvature:{name}:{weights}:{objective}"):
             raise UserError(why)
-        if name == "ekfac":
-            return self.ekfac
-        path = needs.fisher_path(self.index, weights, objective)
-        return self.diagonal if path is None else self._fisher(path)
+        path = needs.curvature_path(self.index, name, weights, objective)
+        assert path is not None  # as `lacks` says
+        return self._ekfac(path) if name == "ekfac" else self._fisher(path)
 
     def base_loss(self, objective: Objective = "loss") -> np.ndarray:
         """The index's L(z, θ0), or mean ‖ε_θ‖², per cell, float32 [N, captions, flips, T]."""
@@ -114,6 +110,13 @@ class Context:
         can. The needs: attribution/methods/needs.py.
         """
         return needs.lacks(self.index, need)
+
+    def _ekfac(self, path: Path) -> EKFAC:
+        from safetensors.torch import load_file
+
+        if path not in self._ekfacs:
+            self._ekfacs[path] = EKFAC.from_state(load_file(path))
+        return self._ekfacs[path]
 
     def _fisher(self, path: Path) -> DiagonalFisher:
         from safetensors.torch import load_file

@@ -61,19 +61,28 @@ def curvature_named(name: str) -> tuple[str, str, str]:
     return kind, weights, objective
 
 
-def fisher_path(index: Index, weights: str, objective: str) -> Path | None:
-    """The smallest stored diagonal Fisher that covers a weight set; None for no file."""
+def curvature_path(index: Index, kind: str, weights: str, objective: str) -> Path | None:
+    """The smallest stored curvature of a kind, "diagonal" or "ekfac", that covers a weight set;
+    None for no file."""
     wider = WEIGHT_SETS[WEIGHT_SETS.index(weights) :]
-    if objective == "loss" and _core_weights(index) in wider:
-        path = index.path / layout.CURVATURE / layout.FISHER_DIAGONAL
+    if objective == "loss" and _own_weights(index, kind) in wider:
+        name = {"diagonal": layout.FISHER_DIAGONAL, "ekfac": layout.EKFAC}[kind]
+        path = index.path / layout.CURVATURE / name
         return path if path.is_file() else None
     for covering in wider:
-        name = layout.fisher_file(covering, objective)
-        step = layout.fisher_step(covering, objective)
+        name = layout.curvature_file(kind, covering, objective)
+        step = layout.curvature_step(kind, covering, objective)
         # begun but not finished: settings without the file
         if index.extra(step) is not None and name in index.extras.steps[step]["files"]:
             return index.path / name
     return None
+
+
+def _own_weights(index: Index, kind: str) -> str:
+    """The weight set of an index's own curvature."""
+    if kind == "ekfac":
+        return "kv"
+    return str(index.manifest.get("curvature", {}).get("weights", "kv"))
 
 
 def _clip(index: Index, _: str) -> str:
@@ -102,19 +111,17 @@ def _weights(index: Index, weights: str) -> str:
 
 def _curvature(index: Index, name: str) -> str:
     kind, weights, objective = curvature_named(name)
-    if kind == "ekfac":
-        own = (weights, objective) == ("kv", "loss")
-        there = own and (index.path / layout.CURVATURE / layout.EKFAC).is_file()
-        return "" if there else _missing(index, "ekfac curvature of this kind", "fisher")
-    if fisher_path(index, weights, objective) is not None:
+    if curvature_path(index, kind, weights, objective) is not None:
         return ""
     if (weights, objective) == ("kv", "loss"):
-        return _missing(index, "diagonal curvature", "fisher")
-    options = f" --weights {weights}" * (weights != "kv")
+        return _missing(index, f"{kind} curvature", "fisher")
+    options = " --curvature ekfac" * (kind == "ekfac")
+    options += f" --weights {weights}" * (weights != "kv")
     options += f" --objective {objective}" * (objective != "loss")
-    what = {"loss": "", "eps2": " of the squared output"}[objective]
+    what = {"diagonal": "Fisher", "ekfac": "EK-FAC"}[kind]
+    what += {"loss": "", "eps2": " of the squared output"}[objective]
     of = {"full": "all weights", "kv": "keys and values"}.get(weights, f"{weights} weights")
-    return _missing(index, f"Fisher{what} of {of}", f"variants{options}")
+    return _missing(index, f"{what} of {of}", f"variants{options}")
 
 
 def _base(index: Index, objective: str) -> str:
@@ -127,11 +134,6 @@ def _missing(index: Index, what: str, command: str) -> str:
     verb, _, options = command.partition(" ")
     words = f"python -m precompute {verb} --out {index.path} {options}".rstrip()
     return f"this index has no {what}: run `{words}`"
-
-
-def _core_weights(index: Index) -> str:
-    covered = index.manifest.get("curvature", {}).get("weights", "kv")
-    return str(covered)
 
 
 _KINDS: dict[str, Callable[[Index, str], str]] = {

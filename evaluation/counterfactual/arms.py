@@ -119,8 +119,10 @@ def digest(arm: Arm, index: Index) -> str:
         if kind in ("rows", "encoder"):
             extras[need] = [index.extra(name), dict(index.extras.encoders.get(name, {}))]
         elif kind == "curvature":
-            _, weights, objective = needs.curvature_named(name)
-            path = needs.fisher_path(index, weights, objective)
+            which, weights, objective = needs.curvature_named(name)
+            if (weights, objective) == ("kv", "loss"):
+                which = "diagonal"  # the index's own are one step, named after this one
+            path = needs.curvature_path(index, which, weights, objective)
             extras[need] = path and [path.name, index.extra(path.stem)]
     own = configuration(arm, index)
     return canonical_hash([index.index_hash, arm.text, own, extras])[:12]

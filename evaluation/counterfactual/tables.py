@@ -16,8 +16,9 @@ from evaluation.counterfactual.tasks import FIRST, THEN
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error
 
-# Ours, of which the first two are the paper's and the aim's; abu-shift is no rival of theirs.
-OURS, AIMED = ("abu", "abu-ekfac", "abu-shift"), ("abu", "abu-ekfac")
+# Ours, of which AbU and AbU+ are the paper's and the aim's; abu-shift is no rival of theirs.
+OURS = ("abu", "abu-ekfac", "abu-ekfac-full", "abu-shift")
+AIMED = ("abu", "abu-ekfac", "abu-ekfac-full")
 TABLE_1 = (*FIRST, *THEN)
 TABLE_2 = (
     *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn", "abu"),

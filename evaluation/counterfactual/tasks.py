@@ -14,7 +14,16 @@ from precompute.recipes.model.config import UnetConfig
 
 # Methods whose results come first, at the middle K; the others follow, then the other Ks.
 FIRST = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
-THEN = ("pixel", "clip-text", "dinov2", "journeytrak", "datainf", "clip-abc", "dino-abc")
+THEN = (
+    "abu-ekfac-full",
+    "pixel",
+    "clip-text",
+    "dinov2",
+    "journeytrak",
+    "datainf",
+    "clip-abc",
+    "dino-abc",
+)
 # Table 2, Table 5, and the mean over image and flip.
 ABLATIONS = (
     *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn"),

@@ -1,17 +1,12 @@
-"""Diagonal Fisher and EK-FAC against dense matrices in float64."""
+"""The diagonal Fisher against dense matrices in float64, and what all curvatures share."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from attribution.fisher import (
-    EKFAC,
-    Covariances,
-    DiagonalFisher,
-    Identity,
-    fisher_draw,
-)
+from attribution.ekfac import EKFAC, Covariances
+from attribution.fisher import DiagonalFisher, Identity, fisher_draw
 from attribution.gradients import layer_tokens, per_sample_gradients
 from attribution.types import UserError
 from attribution.weights import parameter_names
@@ -54,31 +49,6 @@ def test_diagonal_solve_is_the_damped_inverse(kv):
         f = gradients[name].square().mean(0)
         expected = query(gradients)[name] / (f + DAMPING * f.mean())
         assert torch.allclose(solved[name], expected, rtol=1e-8)
-
-
-def test_ekfac_is_the_dense_kronecker_eigenbasis(denoiser64, kv):
-    names, batches, gradients = kv
-    tokens = [layer_tokens(denoiser64, *data, names) for data in batches]
-    covariances = Covariances()
-    for part in tokens:
-        covariances.accumulate(part)
-    ekfac = EKFAC.from_covariances(covariances)
-    for part in tokens:
-        ekfac.accumulate(part)
-    assert list(ekfac.q_in) == ["text"]
-    solved = ekfac.damped(DAMPING).solve(query(gradients))
-    for name in names:
-        module = name.removesuffix(".weight")
-        x = torch.cat([part[module].inputs for part in tokens]).flatten(0, 1)
-        delta = torch.cat([part[module].deltas for part in tokens]).flatten(0, 1)
-        q_a = torch.linalg.eigh(x.T @ x / len(x))[1]
-        q_b = torch.linalg.eigh(delta.T @ delta / len(delta))[1]
-        basis = torch.kron(q_b, q_a)
-        flat = gradients[name].flatten(1)
-        values = (flat @ basis).square().mean(0)
-        dense = basis @ torch.diag(values + DAMPING * values.mean()) @ basis.T
-        expected = torch.linalg.solve(dense, query(gradients)[name].flatten())
-        assert torch.allclose(solved[name].flatten(), expected, rtol=1e-5), name
 
 
 def curvatures(kv, denoiser):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from attribution import layers
 from attribution.gradients import (
     layer_tokens,
     per_sample_gradients,
@@ -15,8 +16,9 @@ from attribution.gradients import (
     region_loss,
     trainable,
 )
+from attribution.layers import known_layers
 from attribution.types import UserError
-from attribution.weights import WEIGHT_SETS, linear_modules, parameter_names
+from attribution.weights import WEIGHT_SETS, parameter_names
 from tests.tiny import LATENT_SHAPE, tiny_captions
 
 
@@ -80,8 +82,42 @@ def test_grouped_gradients_are_means(denoiser64, weight_set):
         assert torch.allclose(grouped[name], expected, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("weight_set", WEIGHT_SETS)
+def test_a_batch_is_one_forward(denoiser, weight_set):
+    """Every layer of the UNet is known: nothing falls back to a loop over samples."""
+    runs = []
+    handle = denoiser.unet.register_forward_pre_hook(lambda *_: runs.append(1))
+    names = parameter_names(denoiser.unet, weight_set)
+    per_sample_gradients(denoiser, *batch(denoiser), names)
+    handle.remove()
+    assert len(runs) == 1
+
+
+def test_what_is_not_known_is_looped(denoiser64, monkeypatch):
+    """A set with a layer of another sort: sample by sample, to the same gradients."""
+    names, data = parameter_names(denoiser64.unet, "full"), batch(denoiser64, 2)
+    known = per_sample_gradients(denoiser64, *data, names)
+    monkeypatch.delitem(layers._READERS, torch.nn.GroupNorm)
+    assert layers.unknown(denoiser64.unet, names)
+    for name, gradient in per_sample_gradients(denoiser64, *data, names).items():
+        assert torch.allclose(known[name], gradient, rtol=1e-8, atol=1e-12), name
+
+
+def test_a_layer_that_runs_twice_is_refused(denoiser64):
+    names = parameter_names(denoiser64.unet, "kv")
+    layer = denoiser64.unet.get_submodule(names[0].removesuffix(".weight"))
+
+    def once_more(module, args, _):
+        twice.remove()
+        return module(*args)
+
+    twice = layer.register_forward_hook(once_more)
+    with pytest.raises(RuntimeError, match="runs twice"):
+        layer_tokens(denoiser64, *batch(denoiser64), names)
+
+
 def test_nothing_is_left_behind(denoiser):
-    names = parameter_names(denoiser.unet, "attn")
+    names = parameter_names(denoiser.unet, "full")
     per_sample_gradients(denoiser, *batch(denoiser), names)
     assert not any(p.requires_grad for p in denoiser.unet.parameters())
     assert all(p.grad is None for p in denoiser.unet.parameters())
@@ -123,7 +159,7 @@ def test_uniform_region_is_the_whole_image():
 def test_weight_sets_nest(denoiser):
     sets = [set(parameter_names(denoiser.unet, name)) for name in WEIGHT_SETS]
     assert all(a < b for a, b in pairwise(sets))
-    kv = linear_modules(denoiser.unet, parameter_names(denoiser.unet, "kv"))
+    kv = known_layers(denoiser.unet, parameter_names(denoiser.unet, "kv"))
     assert len(kv) == len(sets[0]) and all(m.in_features == 16 for m in kv.values())
     with pytest.raises(UserError, match="weight set"):
         parameter_names(denoiser.unet, "all")

@@ -22,7 +22,8 @@ def full_index(tiny_index, tmp_path_factory) -> Path:
         assert main(["features", "--out", str(out), *encoder]) == 0
     for name in ("clip", "dino"):
         install_head(out, name)
-    for options in (("--weights", "full"), ("--objective", "eps2")):
+    wide = ("--weights", "full")
+    for options in (wide, ("--objective", "eps2"), ("--curvature", "ekfac", *wide)):
         assert main(["variants", "--out", str(out), *options]) == 0
     for verb in ("trak", "dtrak"):
         assert main([verb, "--out", str(out), "--dim", "64"]) == 0

@@ -14,7 +14,8 @@ import torch
 from PIL import ImageOps
 
 from attribution.denoiser import Denoiser
-from attribution.fisher import EKFAC, DiagonalFisher, fisher_draw
+from attribution.ekfac import EKFAC
+from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import per_sample_gradients
 from attribution.index import Index
 from attribution.noise import keyed_noise, mirrored

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from attribution import layout
 from attribution.costs import cost
 from attribution.denoiser import Denoiser
+from attribution.ekfac import EKFAC
 from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import trainable
 from attribution.index import Index
@@ -24,10 +26,13 @@ from attribution.noise import keyed_noise, mirrored
 from attribution.types import Attribution, Query, UserError
 from attribution.unlearning import applied
 from attribution.weights import parameter_names
-from precompute import variants
 from precompute.__main__ import main
+from precompute.fisher import caption_drawn
+from precompute.sampled import Sampled, chosen
 from tests.precompute.worlds import image_folder, make_index
 from tests.tiny import LATENT_SHAPE, tiny_images
+
+DIAGONAL_KV = layout.curvature_file("diagonal", "kv", "loss")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,7 @@ def looped(index: Index, weights: str, objective: str) -> dict[str, torch.Tensor
     for row, flip in cells:
         name, captions = index.ids([row])[0], index.captions([row])[0]
         noise, t = fisher_draw(denoiser.latent_shape, 1000, name, flip, 0)
-        caption = captions[variants.caption_drawn(len(captions), name, flip, 0)]
+        caption = captions[caption_drawn(len(captions), name, flip, 0)]
         z, cond, step = index.latents([row], flip), denoiser.encode_text([caption]), torch.tensor(t)
         bar = denoiser.scheduler.alphas_cumprod[t]
         x_t = bar.sqrt() * z + (1 - bar).sqrt() * noise
@@ -96,7 +101,9 @@ def looped(index: Index, weights: str, objective: str) -> dict[str, torch.Tensor
 def test_all_samples_of_the_cores_weights_give_the_cores_numbers(world):
     assert variant(world) == 0
     state = Index.open(world).curvature("diagonal")
-    extra = DiagonalFisher.from_state(torch_load(world / layout.fisher_file("kv", "loss")))
+    extra = DiagonalFisher.from_state(
+        torch_load(world / layout.curvature_file("diagonal", "kv", "loss"))
+    )
     assert extra.count == int(state["count"]) == 10
     for name, values in extra.values.items():
         scale = float(state[name].max())
@@ -120,11 +127,53 @@ def test_it_is_the_mean_square_of_a_plain_loop(world, weights, objective):
     assert Index.open(world).index_hash == before
 
 
+def test_the_cores_ekfac_is_made_from_the_same_samples(world):
+    """Keys and values of all samples: the index's own EK-FAC, but for the order of sums."""
+    assert variant(world, "--curvature", "ekfac") == 0
+    core = EKFAC.from_state(Index.open(world).curvature("ekfac"))
+    extra = EKFAC.from_state(torch_load(world / layout.curvature_file("ekfac", "kv", "loss")))
+    assert extra.count == core.count == 10 and not extra.rest.values
+    generator = torch.Generator().manual_seed(0)
+    shapes = {f"{name}.weight": value.shape for name, value in core.values.values.items()}
+    query = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    mine, theirs = (one.damped(0.1).solve(query) for one in (extra, core))
+    for name in query:
+        scale = float(theirs[name].abs().max())
+        assert torch.allclose(mine[name], theirs[name], atol=1e-3 * scale), name
+
+
+def test_ekfac_of_all_weights_serves_its_method(world):
+    """Its own needs, its own answer, and the diagonal for biases and norms."""
+    index = Index.open(world)
+    context = Context(Denoiser.load(index.model_path, device="cpu"), index)
+    method = METHODS["abu-ekfac-full"]
+    why = "EK-FAC of all weights: run `python -m precompute variants"
+    assert f"{why} --out {world} --curvature ekfac --weights full`" in why_not(method, context)
+    assert variant(world, "--curvature", "ekfac", "--weights", "full") == 0
+    context.index = index = Index.open(world)
+    assert why_not(method, context) == ""
+    own, wide = (context.curvature("ekfac", weights) for weights in ("kv", "full"))
+    assert isinstance(own, EKFAC) and isinstance(wide, EKFAC)
+    names = parameter_names(context.denoiser.unet, "full")
+    biases = {name for name in names if context.denoiser.unet.get_parameter(name).ndim == 1}
+    assert set(wide.rest.values) == biases and not own.rest.values
+    expected = looped(index, "full", "loss")
+    for name in biases:
+        scale = float(expected[name].max())
+        found = wide.rest.values[name].double()
+        assert torch.allclose(found, expected[name], rtol=1e-3, atol=1e-5 * scale), name
+    found = answer(context, "abu-ekfac-full")
+    assert found.params["weight_set"] == "full" and np.isfinite(found.scores).all()
+    assert not np.array_equal(found.scores, answer(context, "abu-ekfac").scores)
+    steps = cost(index, "unlearning", method.needs).seconds
+    assert steps["ekfac-full-loss"] > 0 and "fisher" not in steps
+
+
 def test_fewer_samples_are_a_part_of_all(made):
     index = Index.open(made)
-    some, every = variants.chosen(index, 4), variants.chosen(index, 99)
+    some, every = chosen(index, 4), chosen(index, 99)
     assert len(every) == 10 and len(some) == 4 and set(some) < set(every)
-    assert some == sorted(some) == variants.chosen(index, 4)
+    assert some == sorted(some) == chosen(index, 4)
     assert not {row for row, _ in every} & set(index.held_out_rows.tolist())
 
 
@@ -148,28 +197,47 @@ def test_a_wider_set_serves_the_narrower_ones_and_the_command_is_named(world):
     )
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(variants, "PART", 2)
+@pytest.mark.parametrize(
+    ("curvature", "weights", "number"),
+    [("diagonal", "full", 1), ("ekfac", "attn", 1), ("ekfac", "full", 2)],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    world, tmp_path, monkeypatch, capsys, curvature, weights, number
+):
+    monkeypatch.setattr(Sampled, "at_once", 2)
+    monkeypatch.setattr(Sampled, "part", 2)
+    options = ["--curvature", curvature, "--weights", weights]
     whole = shutil.copytree(world, tmp_path / "whole")
-    assert variant(whole, "--weights", "full") == 0
-    partial = world / "extras" / "fisher-full-loss.partial"
-    arguments = ["variants", "--out", str(world), "--weights", "full"]
+    assert variant(whole, *options) == 0
+    step = layout.curvature_step(curvature, weights, "loss")
+    partial = world / "extras" / f"{step}.partial"
+    arguments = ["variants", "--out", str(world), *options]
     process = multiprocessing.get_context("fork").Process(target=main, args=(arguments,))
     process.start()
     deadline = time.monotonic() + 60
-    while not partial.exists() and process.is_alive() and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline and passed(partial) < number:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert partial.is_file()
     index = Index.open(world)  # begun, so noted; not there, so not offered
-    assert index.extra("fisher-full-loss") and "run `" in Context(None, index).lacks("weights:full")
+    assert index.extra(step)
+    assert "run `" in Context(None, index).lacks(f"curvature:{curvature}:{weights}")
     capsys.readouterr()
     assert main(arguments) == 0
     assert int(capsys.readouterr().out.split(": ")[1].split()[0]) < 10
-    name = layout.fisher_file("full", "loss")
+    name = layout.curvature_file(curvature, weights, "loss")
     assert (world / name).read_bytes() == (whole / name).read_bytes()
     assert not partial.exists()
+
+
+def passed(partial: Path) -> int:
+    """Which pass the kept sums are of; 0 for none."""
+    try:
+        with safe_open(partial, "pt") as file:
+            return int(file.metadata()["pass"])
+    except (OSError, RuntimeError):  # not there, or just being replaced
+        return 0
 
 
 QUERY = Query("ab by 2", tiny_images(3)[2], seed=1)
@@ -227,7 +295,7 @@ def test_the_wide_ablations_answer_from_an_extra_fisher(world):
 
 def test_again_other_settings_and_damage(world, capsys):
     assert variant(world, "--samples", "4") == 0
-    path = world / layout.fisher_file("kv", "loss")
+    path = world / DIAGONAL_KV
     stamp, content = path.stat().st_mtime_ns, path.read_bytes()
     assert variant(world, "--samples", "4") == 0 and path.stat().st_mtime_ns == stamp
     assert variant(world, "--samples", "6") == 2

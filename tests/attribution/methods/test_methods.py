@@ -24,6 +24,7 @@ from tests.tiny import tiny_images
 
 CONTRACT = (
     *("abu", "abu-ekfac", "abu-sgd", "abu-full", "abu-attn", "abu-crossattn", "abu-eps2"),
+    "abu-ekfac-full",
     *(
         "abu-shift",
         "trak",
@@ -62,7 +63,8 @@ def context(tiny_model, tmp_path_factory):
         assert main(["features", "--out", str(out), *encoder]) == 0
     for name in ("clip", "dino"):
         install_head(out, name)
-    assert main(["variants", "--out", str(out), "--objective", "eps2"]) == 0
+    for options in (("--objective", "eps2"), ("--curvature", "ekfac", "--weights", "full")):
+        assert main(["variants", "--out", str(out), *options]) == 0
     for verb in ("trak", "dtrak"):
         assert main([verb, "--out", str(out), "--dim", "64"]) == 0
     index = Index.open(out)

@@ -1,0 +1,112 @@
+"""EK-FAC of a weight set beside an index (`python -m precompute variants --curvature ekfac`).
+
+Two passes over the samples: covariances first, eigenvalues in their eigenbases second. Biases and
+norms, which are no matrices, get the diagonal. Memory: for each layer two square matrices, as wide
+as its patch (channels times kernel) and as its outputs, in double precision while they are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+from tqdm import tqdm
+
+from attribution.denoiser import Denoiser
+from attribution.ekfac import EKFAC, Covariances
+from attribution.fisher import DiagonalFisher, part_of
+from attribution.gradients import layer_tokens
+from attribution.layers import Tokens, unknown
+from attribution.types import UserError
+from attribution.weights import parameter_names
+from precompute.sampled import Sampled
+
+FIRST, SECOND = 1, 2
+State = dict[str, Tensor]
+Take = Callable[[Mapping[str, Tokens]], None]
+
+
+class Kronecker(Sampled):
+    """An EK-FAC."""
+
+    kind = "ekfac"
+
+    def make(self, denoiser: Denoiser) -> int:
+        """As of every kind, of both passes together; UserError for a layer of another sort than
+        those that have factors."""
+        names = parameter_names(denoiser.unet, self.weights)
+        if other := unknown(denoiser.unet, names):
+            raise UserError(f"no EK-FAC of {other[0]}: it belongs to a layer of an unknown sort")
+        view = denoiser.with_objective(self.objective)
+        number, start, sums = self.kept(denoiser.device)
+        computed = 0
+        if number == FIRST:
+            covariances = _covariances(sums, start)
+            take, state = covariances.accumulate, lambda: _sums_of(covariances)
+            computed += self._pass(FIRST, view, names, start, take, state)
+            sums, start = EKFAC.from_covariances(covariances).state(), 0
+        ekfac = _ekfac(sums, start)
+        rest = _no_matrices(ekfac, names)
+        computed += self._pass(
+            SECOND,
+            view,
+            names,
+            start,
+            lambda tokens: ekfac.accumulate(tokens, rest),
+            lambda: _sums_of_second(ekfac),
+        )
+        self.finish(ekfac.state())
+        return -(-computed // 2)
+
+    def _pass(
+        self,
+        number: int,
+        view: Denoiser,
+        names: Sequence[str],
+        start: int,
+        take: Take,
+        state: Callable[[], State],
+    ) -> int:
+        """The samples from `start` on, batch by batch; how many."""
+        size = self.at_once
+        count, title = len(self.cells), f"{self.step}, pass {number} of 2"
+        with tqdm(total=count, initial=start, desc=title, unit="sample") as bar:
+            for first in range(start, count, size):
+                some = self.cells[first : first + size]
+                take(layer_tokens(view, *self.batch(view, some), names))
+                bar.update(len(some))
+                if (first + size) % self.part == 0:
+                    self.keep(first + len(some), state(), number)
+        return count - start
+
+
+def _no_matrices(ekfac: EKFAC, names: Sequence[str]) -> list[str]:
+    matrices = {f"{module}.weight" for module in ekfac.q_out}
+    return [name for name in names if name not in matrices]
+
+
+# ---------------------------------------------------------------------- sums, in full precision
+
+
+def _sums_of(covariances: Covariances) -> State:
+    made = {f"cov_in.{name}": value for name, value in covariances.inputs.items()}
+    return made | {f"cov_out.{name}": value for name, value in covariances.outputs.items()}
+
+
+def _covariances(sums: State, samples: int) -> Covariances:
+    made = Covariances()
+    made.inputs, made.outputs = part_of(sums, "cov_in."), part_of(sums, "cov_out.")
+    made.count = samples
+    return made
+
+
+def _sums_of_second(ekfac: EKFAC) -> State:
+    made = {f"q_in.{name}": value for name, value in ekfac.q_in.items()}
+    made |= {f"q_out.{name}": value for name, value in ekfac.q_out.items()}
+    made |= {f"values.{name}": value for name, value in ekfac.values.values.items()}
+    return made | {f"rest.{name}": value for name, value in ekfac.rest.values.items()}
+
+
+def _ekfac(sums: State, samples: int) -> EKFAC:
+    values, rest = (DiagonalFisher(part_of(sums, name), samples) for name in ("values.", "rest."))
+    return EKFAC(part_of(sums, "q_in."), part_of(sums, "q_out."), values, rest=rest)
