@@ -190,19 +190,6 @@ class Index:
             self._search[method] = self._open_search(method)
         return self._search[method]
 
-    def curvature(self, name: str) -> dict[str, Tensor]:
-        """The saved state of a curvature, "diagonal" or "ekfac": float32 tensors by name."""
-        from safetensors.torch import load_file
-
-        files = {"diagonal": layout.FISHER_DIAGONAL, "ekfac": layout.EKFAC}
-        path = self.path / layout.CURVATURE / files[name]
-        if not path.is_file():
-            raise UserError(
-                f"the index {self.path} has no {name} curvature; "
-                f"`{manifests.make_command(self.path)}` makes it"
-            )
-        return load_file(path)
-
     # ------------------------------------------------------------------ models
 
     @property

@@ -15,6 +15,8 @@ _SETS: dict[str, Callable[[str], bool]] = {
     "full": lambda name: True,
 }
 WEIGHT_SETS = tuple(_SETS)
+# Of an index's own EK-FAC; its diagonal Fisher may cover more.
+OWN_EKFAC = "kv"
 
 
 def parameter_names(unet: nn.Module, weight_set: str) -> tuple[str, ...]:

@@ -24,14 +24,13 @@ from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import gradients_from_tokens, layer_tokens, per_sample_gradients
 from attribution.noise import keyed_integers
 from attribution.types import UserError
-from attribution.weights import parameter_names
+from attribution.weights import OWN_EKFAC, parameter_names
 from precompute import latents, steps, timings
 from precompute.build import Build
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, replacing
 
 STEP = "fisher"
-EKFAC_WEIGHTS = "kv"
 _PARTIAL = "partial"
 _FIRST, _SECOND = "first.safetensors", "second.safetensors"
 _FILES = (layout.FISHER_DIAGONAL, layout.EKFAC)
@@ -97,7 +96,7 @@ def _names(job: Build) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Parameters of the diagonal and of EK-FAC."""
     unet = job.denoiser.unet
     chosen = parameter_names(unet, job.settings["curvature"]["weights"])
-    return chosen, parameter_names(unet, EKFAC_WEIGHTS)
+    return chosen, parameter_names(unet, OWN_EKFAC)
 
 
 def _first_state(

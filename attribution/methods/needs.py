@@ -18,7 +18,7 @@ from pathlib import Path
 
 from attribution import layout
 from attribution.index import Index
-from attribution.weights import WEIGHT_SETS
+from attribution.weights import OWN_EKFAC, WEIGHT_SETS
 
 # What makes rows and encoders: arguments of `python -m precompute`; by default, a verb of the name.
 _CLIP = "index --clip DIR_OR_HUB_ID --rebuild"
@@ -81,7 +81,7 @@ def curvature_path(index: Index, kind: str, weights: str, objective: str) -> Pat
 def _own_weights(index: Index, kind: str) -> str:
     """The weight set of an index's own curvature."""
     if kind == "ekfac":
-        return "kv"
+        return OWN_EKFAC
     return str(index.manifest.get("curvature", {}).get("weights", "kv"))
 
 

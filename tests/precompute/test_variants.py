@@ -29,7 +29,7 @@ from attribution.weights import parameter_names
 from precompute.__main__ import main
 from precompute.fisher import caption_drawn
 from precompute.sampled import Sampled, chosen
-from tests.precompute.worlds import image_folder, make_index
+from tests.precompute.worlds import image_folder, make_index, saved_curvature
 from tests.tiny import LATENT_SHAPE, tiny_images
 
 DIAGONAL_KV = layout.curvature_file("diagonal", "kv", "loss")
@@ -100,7 +100,7 @@ def looped(index: Index, weights: str, objective: str) -> dict[str, torch.Tensor
 
 def test_all_samples_of_the_cores_weights_give_the_cores_numbers(world):
     assert variant(world) == 0
-    state = Index.open(world).curvature("diagonal")
+    state = saved_curvature(Index.open(world), "diagonal")
     extra = DiagonalFisher.from_state(
         torch_load(world / layout.curvature_file("diagonal", "kv", "loss"))
     )
@@ -130,7 +130,7 @@ def test_it_is_the_mean_square_of_a_plain_loop(world, weights, objective):
 def test_the_cores_ekfac_is_made_from_the_same_samples(world):
     """Keys and values of all samples: the index's own EK-FAC, but for the order of sums."""
     assert variant(world, "--curvature", "ekfac") == 0
-    core = EKFAC.from_state(Index.open(world).curvature("ekfac"))
+    core = EKFAC.from_state(saved_curvature(Index.open(world), "ekfac"))
     extra = EKFAC.from_state(torch_load(world / layout.curvature_file("ekfac", "kv", "loss")))
     assert extra.count == core.count == 10 and not extra.rest.values
     generator = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_file
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from attribution import layout
+from attribution.index import Index
 from precompute.__main__ import main
 from tests.tiny import RESOLUTION, TOKENS, tiny_captions, tiny_images, tiny_tokenizer
 
@@ -138,3 +140,9 @@ def _saved(make, folder: Path, seed: int) -> Path:
         torch.manual_seed(seed)
         make().save_pretrained(folder)
     return folder
+
+
+def saved_curvature(index: Index, kind: str) -> dict[str, torch.Tensor]:
+    """An index's own curvature, "diagonal" or "ekfac", as it lies on the disk."""
+    name = {"diagonal": layout.FISHER_DIAGONAL, "ekfac": layout.EKFAC}[kind]
+    return load_file(index.path / layout.CURVATURE / name)
