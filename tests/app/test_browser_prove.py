@@ -57,13 +57,22 @@ def status(page: Any) -> Any:
     return expect(page.locator("#prove-status"))
 
 
+def marked(page: Any) -> bool:
+    """Whether the tab shows that its step is at work."""
+    tab = page.locator("#further [role=tablist] [data-tab-id=prove]")
+    return tab.evaluate("tab => getComputedStyle(tab, '::before').content") == '""'
+
+
 def test_a_proof_is_made_and_opens_again(page: Any) -> None:
     page.fill("#prove-prompt textarea", "bn by 3")
+    assert not marked(page)
     page.click("#prove-run")
     expect(page.locator("#proof-begun .w-frame")).to_have_count(2)  # before it is trained
+    assert marked(page)
     expect(page.locator("#proof-begun .w-removed img")).to_have_count(4)
     status(page).to_contain_text("Done: trained without 2", timeout=120 * SECONDS)
     expect(page.locator("#proof .w-sides img")).to_have_count(3)
+    assert not marked(page)
     expect(page.locator("#proof .w-verdict")).to_contain_text("at this picture")
     page.screenshot(path=SHOTS / "prove-done.png", full_page=True)
     first = page.inner_html("#proof")
@@ -77,6 +86,13 @@ def test_a_proof_is_made_and_opens_again(page: Any) -> None:
     page.click("#proofs button >> nth=0")
     expect(page.locator("#proof h4").first).not_to_contain_text("Pixels")
     assert page.inner_html("#proof") == first
+
+
+def test_every_tab_fits_a_phone(address: str, chromium: Any) -> None:
+    page = visit(chromium, address, viewport={"width": 360, "height": 800})
+    tabs = page.locator("#further [role=tablist] [role=tab]")
+    expect(tabs).to_have_text(["Forget", "Compare", "Guess", "Prove", "Learn"])
+    page.context.close()
 
 
 def test_what_cannot_be_read_is_told_and_loses_nothing(page: Any) -> None:
