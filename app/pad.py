@@ -29,15 +29,17 @@ def lead(tab: str) -> str:
     return f'<p class="w-lead">{text(LEADS[tab])}</p>'
 
 
-def line(parts: Parts, refused: str = "") -> str:
-    """What counts now; after a refusal, why."""
+def line(parts: Parts, refused: str = "", *, spoken: bool = True) -> str:
+    """What counts now; after a refusal, why. spoken: to those who do not see it; not with every key
+    that is typed."""
     if refused:
         words = sentence(refused)
         return (
             f'<div class="w-status w-refused" data-announce="{text(words)}"><p>'
             f'<span class="w-sign" aria-hidden="true">!</span>{text(words)}</p></div>'
         )
-    return f'<p class="w-counts" role="status">{text(counted(parts))}</p>'
+    role = ' role="status"' if spoken else ""
+    return f'<p class="w-counts"{role}>{text(counted(parts))}</p>'
 
 
 def counted(parts: Parts) -> str:

@@ -16,7 +16,7 @@ from app.markup import AT_ONCE, block, heading, pickable, picked_id
 from app.pad import box_list, lead, line, marks, photo
 from app.panels.detect import Detect, Words, found_list, word_list
 from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Point, Stroke, marks_of
-from app.status import EVERY_CLICK, never_nothing
+from app.status import ANNOUNCE, EVERY_CLICK, never_nothing
 from attribution import validate
 from attribution.engine import Engine
 from attribution.types import Query, UserError
@@ -52,7 +52,7 @@ class Part:
                         self.detect = Detect(engine, jobs)
                     with gr.Tab("Words", id=WORDS) as words:
                         self.words = Words(jobs)
-                self.line = block(elem_id="region-line")
+                self.line = block(elem_id="region-line", js_on_load=ANNOUNCE)
                 self._words_row()
             with gr.Column(scale=4, min_width=260):
                 self.pad = block(
@@ -246,7 +246,7 @@ class Part:
         worded = parts.word(own, typed)
         if (worded.own, worded.typed) == (parts.own, parts.typed):
             return self._same()
-        return {self.state: worded, self.line: line(worded)}
+        return {self.state: worded, self.line: line(worded, spoken=False)}
 
     def _brush(self, parts: Parts, width: float, erase: bool) -> dict[Any, Any]:
         return self._shown(parts.brush(width / 200 * max(parts.size), erase))

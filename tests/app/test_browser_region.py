@@ -159,6 +159,8 @@ def test_by_mouse_numbers_and_keyboard_on_a_landscape(desktop: Any, tmp_path: Pa
     page.fill("#box-right input", "80")  # inverted: refused, and the box stays
     page.press("#box-right input", "Tab")
     page.wait_for_selector("#region-line .w-refused")
+    refused = page.locator("#region-line .w-refused").get_attribute("data-announce")
+    expect(page.locator("#announcer")).to_have_text(refused)
     expect(page.locator("#region-line")).to_contain_text("its left has to be below its right")
     numbers_become(page, [90, *second[1:]])
     assert boxes(page, 2)[1][0] == 90

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.pad import counted, marks
+from app.pad import counted, line, marks
 from app.panels.rows import Line, name_part, picked, place, whole_of
 from app.parts import (
     BOXES,
@@ -185,6 +185,7 @@ def test_a_part_goes_by_words_of_its_own_only_when_asked_to() -> None:
     # words typed for one part are not those of the next
     assert typed.tick(1).words == "stop sign and dog" and typed.on(BOXES).typed == ""
     assert typed.detected(found).typed == typed.say("x").typed == typed.clear().typed == ""
+    assert 'role="status"' in line(typed) and "role" not in line(typed, spoken=False)
     whole = Parts.of(query((100, 50), Region((0, 0, 100, 50)))).word(True, "a sign")
     assert counted(whole) == "The whole picture counts, as “a sign”."
 
