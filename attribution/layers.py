@@ -67,6 +67,12 @@ def unknown(unet: nn.Module, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.rpartition(".")[0] not in known]
 
 
+def only_linear(unet: nn.Module, names: Iterable[str]) -> bool:
+    """Whether every one of `names` belongs to a linear layer."""
+    owners = {name.rpartition(".")[0] for name in names}
+    return all(isinstance(unet.get_submodule(owner), nn.Linear) for owner in owners)
+
+
 def tokens_of(module: nn.Module, x: Tensor, delta: Tensor) -> Tokens:
     """Of a layer that read x and whose output has the gradient δ; in float32, or float64 as is.
     ValueError for a sort of layer that is not known."""

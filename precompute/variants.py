@@ -27,7 +27,7 @@ from attribution.denoiser import OBJECTIVES, Denoiser
 from attribution.fisher import DiagonalFisher
 from attribution.gradients import per_sample_gradients
 from attribution.index import Index
-from attribution.layers import unknown
+from attribution.layers import only_linear
 from attribution.types import UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
 from precompute import extras, timings
@@ -46,7 +46,7 @@ class Diagonal(Sampled):
         for name in () if sums else names:
             parameter = denoiser.unet.get_parameter(name)
             sums[name] = torch.zeros(parameter.shape, device=parameter.device)
-        size = 1 if unknown(denoiser.unet, names) else self.at_once
+        size = self.at_once if only_linear(denoiser.unet, names) else 1
         view = denoiser.with_objective(self.objective)
         with tqdm(total=len(self.cells), initial=start, desc=self.step, unit="sample") as bar:
             for first in range(start, len(self.cells), size):

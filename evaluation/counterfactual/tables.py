@@ -22,7 +22,7 @@ AIMED = ("abu", "abu-ekfac", "abu-ekfac-full")
 TABLE_1 = (*FIRST, *THEN)
 TABLE_2 = (
     *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn", "abu"),
-    *("abu:steps=1", "abu:ewc=true"),
+    *("abu:steps=1", "abu:ewc=true", "abu-ekfac", "abu-ekfac-full"),
 )
 TABLE_5 = ("trak", "dtrak", "abu", "abu-eps2")
 LOSSES, FLIPS = ("abu", "abu-eps2"), ("abu", "abu:flips=mean")

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from attribution import layers
 from attribution.gradients import (
+    gradients_from_tokens,
     layer_tokens,
     per_sample_gradients,
     query_draws,
@@ -16,7 +16,7 @@ from attribution.gradients import (
     region_loss,
     trainable,
 )
-from attribution.layers import known_layers
+from attribution.layers import known_layers, unknown
 from attribution.types import UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
 from tests.tiny import LATENT_SHAPE, tiny_captions
@@ -82,25 +82,25 @@ def test_grouped_gradients_are_means(denoiser64, weight_set):
         assert torch.allclose(grouped[name], expected, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("weight_set", WEIGHT_SETS)
-def test_a_batch_is_one_forward(denoiser, weight_set):
-    """Every layer of the UNet is known: nothing falls back to a loop over samples."""
+def test_a_batch_of_linear_layers_is_one_forward(denoiser):
     runs = []
     handle = denoiser.unet.register_forward_pre_hook(lambda *_: runs.append(1))
-    names = parameter_names(denoiser.unet, weight_set)
-    per_sample_gradients(denoiser, *batch(denoiser), names)
+    for weight_set, forwards in (("kv", 1), ("cross-attn", 1), ("full", 4)):
+        names = parameter_names(denoiser.unet, weight_set)
+        per_sample_gradients(denoiser, *batch(denoiser), names)
+        assert len(runs) == forwards
+        runs.clear()
     handle.remove()
-    assert len(runs) == 1
 
 
-def test_what_is_not_known_is_looped(denoiser64, monkeypatch):
-    """A set with a layer of another sort: sample by sample, to the same gradients."""
+def test_tokens_of_every_layer_give_the_same_gradients(denoiser64):
+    """Convolutions and norms too, which EK-FAC takes from one forward."""
     names, data = parameter_names(denoiser64.unet, "full"), batch(denoiser64, 2)
-    known = per_sample_gradients(denoiser64, *data, names)
-    monkeypatch.delitem(layers._READERS, torch.nn.GroupNorm)
-    assert layers.unknown(denoiser64.unet, names)
-    for name, gradient in per_sample_gradients(denoiser64, *data, names).items():
-        assert torch.allclose(known[name], gradient, rtol=1e-8, atol=1e-12), name
+    assert not unknown(denoiser64.unet, names)
+    found = gradients_from_tokens(layer_tokens(denoiser64, *data, names), names)
+    for name, gradient in looped(denoiser64, data, names).items():
+        assert found[name].shape == gradient.shape
+        assert torch.allclose(found[name], gradient, rtol=1e-8, atol=1e-12), name
 
 
 def test_a_layer_that_runs_twice_is_refused(denoiser64):
