@@ -15,6 +15,9 @@ from evaluation.counterfactual.tables import blocks
 from evaluation.statistics import mean_error
 
 
+ASIDE = 1.012  # between two methods on the logarithmic axis
+
+
 def plot(lines: Lines, labels: Sequence[str], metric: str, path: Path) -> bool:
     """Write one figure; False where nothing is measured yet."""
     found = list(blocks(lines, labels))
@@ -26,7 +29,7 @@ def plot(lines: Lines, labels: Sequence[str], metric: str, path: Path) -> bool:
     from matplotlib import pyplot as plt
 
     figure, (above, below) = plt.subplots(
-        2, 1, figsize=(8, 8), layout="constrained", height_ratios=(3, 2)
+        2, 1, figsize=(10, 8), layout="constrained", height_ratios=(3, 2)
     )
     _against_k(above, lines, found, metric)
     _equivalents(below, lines, found, metric)
@@ -37,15 +40,16 @@ def plot(lines: Lines, labels: Sequence[str], metric: str, path: Path) -> bool:
 
 
 def _against_k(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> None:
-    """Every method's mean and standard error; the random sweep goes on past the methods' Ks."""
+    """Every method's mean and standard error, side by side at each K;
+    the random sweep goes on past the methods' Ks."""
     labels = list(dict.fromkeys(label for b in found for label in b.values if label != RANDOM))
-    colours = _colours(len(labels))
-    for label, colour in zip(labels, colours, strict=True):
+    for number, (label, colour) in enumerate(zip(labels, _colours(len(labels)), strict=True)):
+        aside = ASIDE ** (number - (len(labels) - 1) / 2)
         mine = [b for b in found if label in b.values]
         points = [mean_error(SCALE[metric] * b.values[label][metric]) for b in mine]
         means, errors = zip(*points, strict=True)
-        ks = [b.k for b in mine]
-        axes.errorbar(ks, means, errors, label=label, color=colour, marker="o", capsize=2)
+        ks = [b.k * aside for b in mine]
+        axes.errorbar(ks, means, errors, label=label, color=colour, marker=".", capsize=2)
     most = max((b.queries for b in found), key=len)
     asked = {b.k: b.queries for b in found}  # the same pictures as the methods at that K
     sweep = [(k, lines.random_outcomes(k, asked.get(k, most))) for k in lines.random_sizes]
@@ -58,9 +62,9 @@ def _against_k(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> 
         axes.errorbar([k for k, _ in sweep], means, errors, label=RANDOM, **style)
     axes.set(xscale="log", xlabel="records removed (K)", ylabel=HEADS[metric])
     ks = sorted({*(b.k for b in found), *(k for k, _ in sweep)})
-    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.set_xticks(ks, [str(k) for k in ks], rotation=45)
     axes.minorticks_off()
-    axes.legend(fontsize="small", ncols=2)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _equivalents(axes: Any, lines: Lines, found: Sequence[Block], metric: str) -> None:
