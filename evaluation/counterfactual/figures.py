@@ -14,7 +14,6 @@ from evaluation.counterfactual.lines import RANDOM, Lines
 from evaluation.counterfactual.tables import blocks
 from evaluation.statistics import mean_error
 
-
 ASIDE = 1.012  # between two methods on the logarithmic axis
 
 
