@@ -48,11 +48,11 @@ def search_name(method: str) -> str:
     return f"{method}.faiss"
 
 
-_CURVATURE_STEPS = {"diagonal": "fisher", "ekfac": "ekfac"}
+_CURVATURE_STEPS = {"diagonal": "fisher", "ekfac": "ekfac", "kfac": "kfac"}
 
 
 def curvature_step(kind: str, weights: str, objective: str) -> str:
-    """The extra step that makes a curvature, "diagonal" or "ekfac", of a weight set, e.g.
+    """The extra step that makes a curvature, "diagonal", "ekfac" or "kfac", of a weight set, e.g.
     fisher-full-loss, ekfac-full-loss."""
     return f"{_CURVATURE_STEPS[kind]}-{weights}-{objective}"
 

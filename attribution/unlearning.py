@@ -33,7 +33,7 @@ from attribution.weights import WEIGHT_SETS, parameter_names
 __all__ = ["Delta", "UnlearnConfig", "Unlearned", "applied", "unlearn"]
 
 STAGE = "unlearn"
-CURVATURES = ("diagonal", "ekfac", "none")
+CURVATURES = ("diagonal", "ekfac", "kfac", "none")
 # Samples of one forward and backward; a backward costs about two forwards.
 MOST_SAMPLES, GRADIENT_COST, EXPECTED_EVALUATIONS = 20, 3, 6
 # Paper, appendix C: step sizes α of one Newton step on COCO, by weight set.

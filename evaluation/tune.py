@@ -48,7 +48,8 @@ _GRADIENT: dict[str, tuple[Any, ...]] = {
     "draws": (4, 16),
 }
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
-    **dict.fromkeys(("abu", "abu-ekfac", "abu-ekfac-full", "abu-shift"), _UNLEARNING),
+    **dict.fromkeys(("abu", "abu-ekfac", "abu-shift"), _UNLEARNING),
+    **dict.fromkeys(("abu-kfac", "abu-ekfac-full"), _UNLEARNING),
     **dict.fromkeys(("trak", "journeytrak", "dtrak", "datainf"), _GRADIENT),
 }
 

@@ -1,7 +1,7 @@
 """`python -m precompute assets` (`make assets`): remakes what derives from model and data.
 
 For each world that is there below assets/ its index, the rows of its encoders and of the gradient
-methods, its saved examples, then the table of bytes. What is there already, with the right inputs
+methods, the curvature of `abu-kfac`, its saved examples, then the table of bytes. What is there already, with the right inputs
 and hashes, is passed over.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from attribution import layout
 from attribution.index import Index
 from attribution.types import UserError
-from precompute import byte_table, dtrak, encoder_rows, examples, features, index, trak
+from precompute import byte_table, dtrak, encoder_rows, examples, features, index, trak, variants
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
         for rows in (trak, dtrak):
             more = (*settings.rows, "--device", args.device)
             rows.run(_parsed(rows, "--out", str(world), *more))
+        more = ("--curvature", "kfac", "--weights", "attn", "--device", args.device)
+        variants.run(_parsed(variants, "--out", str(world), *more))
         stale = before != _hash(world) or not any((world / layout.EXAMPLES).glob("*"))
         if stale and settings.examples and not args.no_examples:
             more = ("--device", args.device, "--method", examples.ALL)

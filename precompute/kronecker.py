@@ -1,13 +1,16 @@
-"""EK-FAC of a weight set beside an index (`python -m precompute variants --curvature ekfac`).
+"""EK-FAC and K-FAC of a weight set beside an index (`python -m precompute variants --curvature
+ekfac`, `kfac`).
 
-Two passes over the samples: covariances first, eigenvalues in their eigenbases second. Biases and
-norms, which are no matrices, get the diagonal. Memory: for each layer two square matrices, as wide
-as its patch (channels times kernel) and as its outputs, in double precision while they are summed.
+EK-FAC takes two passes over the samples: covariances first, eigenvalues in their eigenbases second;
+K-FAC is done after the first. Biases and norms, which are no matrices, get the diagonal. Memory:
+for each layer two square matrices, as wide as its patch (channels times kernel) and as its outputs,
+in double precision while they are summed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -16,6 +19,7 @@ from attribution.denoiser import Denoiser
 from attribution.ekfac import EKFAC, Covariances
 from attribution.fisher import DiagonalFisher, part_of
 from attribution.gradients import layer_tokens
+from attribution.kfac import KFAC
 from attribution.layers import Tokens, unknown
 from attribution.types import UserError
 from attribution.weights import parameter_names
@@ -26,17 +30,69 @@ State = dict[str, Tensor]
 Take = Callable[[Mapping[str, Tokens]], None]
 
 
-class Kronecker(Sampled):
+class Factored(Sampled):
+    """What both have in common: samples by their layers' tokens."""
+
+    passes: ClassVar[int]
+
+    def _names(self, denoiser: Denoiser) -> tuple[str, ...]:
+        """The parameters; UserError for a layer of another sort than those that have factors."""
+        names = parameter_names(denoiser.unet, self.weights)
+        if other := unknown(denoiser.unet, names):
+            raise UserError(f"no factors of {other[0]}: it belongs to a layer of an unknown sort")
+        return names
+
+    def _pass(
+        self,
+        number: int,
+        view: Denoiser,
+        names: Sequence[str],
+        start: int,
+        take: Take,
+        state: Callable[[], State],
+    ) -> int:
+        """The samples from `start` on, batch by batch; how many."""
+        size, count = self.at_once, len(self.cells)
+        title = self.step + f", pass {number} of {self.passes}" * (self.passes > 1)
+        with tqdm(total=count, initial=start, desc=title, unit="sample") as bar:
+            for first in range(start, count, size):
+                some = self.cells[first : first + size]
+                take(layer_tokens(view, *self.batch(view, some), names))
+                bar.update(len(some))
+                if (first + size) % self.part == 0:
+                    self.keep(first + len(some), state(), number)
+        return count - start
+
+
+class OnePass(Factored):
+    """A K-FAC."""
+
+    kind = "kfac"
+    passes = 1
+
+    def make(self, denoiser: Denoiser) -> int:
+        """As of every kind; UserError for a layer of another sort than those that have factors."""
+        names = self._names(denoiser)
+        _, start, sums = self.kept(denoiser.device)
+        made = KFAC.from_sums(sums) if sums else KFAC()
+        view = denoiser.with_objective(self.objective)
+        computed = self._pass(
+            FIRST, view, names, start, lambda tokens: made.accumulate(tokens, names), made.sums
+        )
+        self.finish(made.state())
+        return computed
+
+
+class TwoPass(Factored):
     """An EK-FAC."""
 
     kind = "ekfac"
+    passes = 2
 
     def make(self, denoiser: Denoiser) -> int:
         """As of every kind, of both passes together; UserError for a layer of another sort than
         those that have factors."""
-        names = parameter_names(denoiser.unet, self.weights)
-        if other := unknown(denoiser.unet, names):
-            raise UserError(f"no EK-FAC of {other[0]}: it belongs to a layer of an unknown sort")
+        names = self._names(denoiser)
         view = denoiser.with_objective(self.objective)
         number, start, sums = self.kept(denoiser.device)
         computed = 0
@@ -57,27 +113,6 @@ class Kronecker(Sampled):
         )
         self.finish(ekfac.state())
         return -(-computed // 2)
-
-    def _pass(
-        self,
-        number: int,
-        view: Denoiser,
-        names: Sequence[str],
-        start: int,
-        take: Take,
-        state: Callable[[], State],
-    ) -> int:
-        """The samples from `start` on, batch by batch; how many."""
-        size = self.at_once
-        count, title = len(self.cells), f"{self.step}, pass {number} of 2"
-        with tqdm(total=count, initial=start, desc=title, unit="sample") as bar:
-            for first in range(start, count, size):
-                some = self.cells[first : first + size]
-                take(layer_tokens(view, *self.batch(view, some), names))
-                bar.update(len(some))
-                if (first + size) % self.part == 0:
-                    self.keep(first + len(some), state(), number)
-        return count - start
 
 
 def _no_matrices(ekfac: EKFAC, names: Sequence[str]) -> list[str]:

@@ -1,8 +1,8 @@
-"""`python -m precompute variants --out DIR [--curvature ekfac] [--weights full] [--objective O]`:
+"""`python -m precompute variants --out DIR [--curvature kfac] [--weights full] [--objective O]`:
 the curvature that the ablations of unlearning need and an index does not hold.
 
 `abu-full`, `abu-attn` and `abu-crossattn` move more weights than the index's Fisher covers,
-`abu-ekfac-full` more than its EK-FAC, and `abu-eps2` (Table 5) needs that of the gradient of
+`abu-kfac` and `abu-ekfac-full` more than its EK-FAC, and `abu-eps2` (Table 5) needs that of the gradient of
 ‖ε_θ‖². A wider set serves the narrower ones too: `--weights full` alone serves three methods.
 Samples: precompute/sampled.py. Written to extras/, beside the index proper, whose hash stays as it
 is.
@@ -31,7 +31,7 @@ from attribution.layers import only_linear
 from attribution.types import UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
 from precompute import extras, timings
-from precompute.kronecker import Kronecker
+from precompute.kronecker import OnePass, TwoPass
 from precompute.sampled import SAMPLES, Sampled, chosen
 
 
@@ -63,7 +63,7 @@ class Diagonal(Sampled):
         return len(self.cells) - start
 
 
-KINDS: dict[str, type[Sampled]] = {one.kind: one for one in (Diagonal, Kronecker)}
+KINDS: dict[str, type[Sampled]] = {one.kind: one for one in (Diagonal, TwoPass, OnePass)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,7 @@ _EKFAC = (
     rf"{_NEWTON}, \quad "
     r"F \approx (Q_B \otimes Q_A)\, \mathrm{diag}(\lambda)\, (Q_B \otimes Q_A)^\top"
 )
+_KFAC = rf"{_NEWTON}, \quad F \approx s\, B \otimes A"
 
 
 def _unlearning(
@@ -170,6 +171,20 @@ METHODS: tuple[Method, ...] = (
         curvature="ekfac",
         weight_set="full",
         steps=1,  # docs/proof.md: as good as five
+    ),
+    _unlearning(
+        "abu-kfac",
+        "AbU+, attention",
+        "AbU+ moving all attention weights, self-attention too.",
+        ("curvature:kfac:attn",),
+        "AbU+ moves only the weights through which words reach the picture. Here the weights by "
+        "which parts of the picture look at each other may move as well, so that a shape which no "
+        "word names can be forgotten, too. Which directions many training drawings depend on is "
+        "told a little less exactly than in AbU+, and takes up a tenth of the room.",
+        _KFAC,
+        curvature="kfac",
+        weight_set="attn",
+        steps=1,
     ),
     _unlearning(
         "abu-attn",

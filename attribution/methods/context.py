@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attribution import layout
+from attribution import kfac, layout
 from attribution.cells import TextStates
 from attribution.denoiser import Denoiser, Objective
 from attribution.ekfac import EKFAC
@@ -51,7 +51,7 @@ class Context:
     def curvature(
         self, name: str, weights: str = GRADIENT_WEIGHTS, objective: Objective = "loss"
     ) -> Curvature:
-        """diagonal, ekfac, or none, covering a weight set (and maybe more), of an objective's
+        """diagonal, ekfac, kfac, or none, covering a weight set (and maybe more), of an objective's
         gradient; UserError with the command that makes it where the index lacks it.
         """
         if name == "none":
@@ -60,7 +60,7 @@ class Context:
             raise UserError(why)
         path = needs.curvature_path(self.index, name, weights, objective)
         assert path is not None  # as `lacks` says
-        return self._ekfac(path) if name == "ekfac" else self._fisher(path)
+        return self._fisher(path) if name == "diagonal" else self._factored(path, name)
 
     def base_loss(self, objective: Objective = "loss") -> np.ndarray:
         """The index's L(z, θ0), or mean ‖ε_θ‖², per cell, float32 [N, captions, flips, T]."""
@@ -111,11 +111,12 @@ class Context:
         """
         return needs.lacks(self.index, need)
 
-    def _ekfac(self, path: Path) -> EKFAC:
+    def _factored(self, path: Path, kind: str) -> EKFAC:
         from safetensors.torch import load_file
 
         if path not in self._ekfacs:
-            self._ekfacs[path] = EKFAC.from_state(load_file(path))
+            read = kfac.opened if kind == "kfac" else EKFAC.from_state
+            self._ekfacs[path] = read(load_file(path))
         return self._ekfacs[path]
 
     def _fisher(self, path: Path) -> DiagonalFisher:

@@ -7,7 +7,7 @@
 | `rows:<name>` | a row for each record and flip: clip, gradients, trak, ... |
 | `made:<name>` | such rows, made from the pictures and held in memory where the index has none |
 | `weights:<set>` | the diagonal Fisher of a weight set |
-| `curvature:<name>[:<set>[:<objective>]]` | diagonal or ekfac, of kv and of the loss by default |
+| `curvature:<name>[:<set>[:<objective>]]` | diagonal, ekfac, kfac; by default of kv and the loss |
 | `base:<objective>` | base values of every cell: of the loss, or of ‖ε_θ‖² (eps2) |
 """
 
@@ -62,8 +62,8 @@ def curvature_named(name: str) -> tuple[str, str, str]:
 
 
 def curvature_path(index: Index, kind: str, weights: str, objective: str) -> Path | None:
-    """The smallest stored curvature of a kind, "diagonal" or "ekfac", that covers a weight set;
-    None for no file."""
+    """The smallest stored curvature of a kind, "diagonal", "ekfac" or "kfac", that covers a weight
+    set; None for no file."""
     wider = WEIGHT_SETS[WEIGHT_SETS.index(weights) :]
     if objective == "loss" and _own_weights(index, kind) in wider:
         name = {"diagonal": layout.FISHER_DIAGONAL, "ekfac": layout.EKFAC}[kind]
@@ -79,9 +79,9 @@ def curvature_path(index: Index, kind: str, weights: str, objective: str) -> Pat
 
 
 def _own_weights(index: Index, kind: str) -> str:
-    """The weight set of an index's own curvature."""
-    if kind == "ekfac":
-        return OWN_EKFAC
+    """The weight set of an index's own curvature; '' where it has none of that kind."""
+    if kind != "diagonal":
+        return OWN_EKFAC if kind == "ekfac" else ""
     return str(index.manifest.get("curvature", {}).get("weights", "kv"))
 
 
@@ -113,12 +113,12 @@ def _curvature(index: Index, name: str) -> str:
     kind, weights, objective = curvature_named(name)
     if curvature_path(index, kind, weights, objective) is not None:
         return ""
-    if (weights, objective) == ("kv", "loss"):
+    if kind != "kfac" and (weights, objective) == ("kv", "loss"):
         return _missing(index, f"{kind} curvature", "fisher")
-    options = " --curvature ekfac" * (kind == "ekfac")
+    options = f" --curvature {kind}" * (kind != "diagonal")
     options += f" --weights {weights}" * (weights != "kv")
     options += f" --objective {objective}" * (objective != "loss")
-    what = {"diagonal": "Fisher", "ekfac": "EK-FAC"}[kind]
+    what = {"diagonal": "Fisher", "ekfac": "EK-FAC", "kfac": "K-FAC"}[kind]
     what += {"loss": "", "eps2": " of the squared output"}[objective]
     of = {"full": "all weights", "kv": "keys and values"}.get(weights, f"{weights} weights")
     return _missing(index, f"{what} of {of}", f"variants{options}")

@@ -16,6 +16,7 @@ from precompute.recipes.model.config import UnetConfig
 FIRST = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
 THEN = (
     "abu-ekfac-full",
+    "abu-kfac",
     "pixel",
     "clip-text",
     "dinov2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from attribution.index import Index
+from attribution.methods.needs import curvature_path
 from precompute import byte_table
 from precompute.__main__ import main
 from tests.precompute.worlds import parquet_set, tiny_clip, tiny_vit
@@ -30,6 +31,7 @@ def test_assets_follow_the_model(tmp_path, tiny_model, capsys):
     assert after.manifest["dataset"]["id"] == "openclipart-0.18" and after.has_rows("clip")
     assert after.has_rows("dino") and not after.has_rows("dinov2")
     assert after.has_rows("trak") and after.has_rows("dtrak")
+    assert curvature_path(after, "kfac", "attn", "loss") is not None
     assert "| openclipart/shards/*/latents.npy | " in capsys.readouterr().out
 
 

@@ -21,6 +21,7 @@ from attribution.ekfac import EKFAC
 from attribution.fisher import DiagonalFisher, fisher_draw
 from attribution.gradients import trainable
 from attribution.index import Index
+from attribution.methods.needs import curvature_path
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.noise import keyed_noise, mirrored
 from attribution.types import Attribution, Query, UserError
@@ -169,6 +170,39 @@ def test_ekfac_of_all_weights_serves_its_method(world):
     assert steps["ekfac-full-loss"] > 0 and "fisher" not in steps
 
 
+def test_kfac_of_attention_serves_its_method_as_that_of_all_weights_does(world):
+    """A wider one has the numbers of the narrower; traces and biases are those of a plain loop."""
+    index = Index.open(world)
+    context = Context(Denoiser.load(index.model_path, device="cpu"), index)
+    method = METHODS["abu-kfac"]
+    why = f"run `python -m precompute variants --out {world} --curvature kfac --weights attn`"
+    assert why_not(method, context) == f"this index has no K-FAC of attn weights: {why}"
+    assert variant(world, "--curvature", "kfac", "--weights", "full") == 0
+    wide = answer(Context(context.denoiser, Index.open(world)), "abu-kfac")
+    assert variant(world, "--curvature", "kfac", "--weights", "attn") == 0
+    assert world / layout.curvature_file("kfac", "attn", "loss") == curvature_path(
+        Index.open(world), "kfac", "attn", "loss"
+    )
+    context.index = index = Index.open(world)
+    found = answer(context, "abu-kfac")
+    assert found.params["weight_set"] == "attn" and found.params["curvature"] == "kfac"
+    assert np.allclose(found.scores, wide.scores, rtol=1e-4, atol=1e-9)
+    curvature = context.curvature("kfac", "attn")
+    names = parameter_names(context.denoiser.unet, "attn")
+    assert isinstance(curvature, EKFAC) and set(curvature.rest.values) == {
+        name for name in names if context.denoiser.unet.get_parameter(name).ndim == 1
+    }
+    for name, squares in looped(index, "attn", "loss").items():
+        if squares.ndim == 2:
+            trace = float(curvature.values.values[name.removesuffix(".weight")].sum())
+            assert trace == pytest.approx(float(squares.sum()), rel=1e-3)
+        else:
+            scale = float(squares.max())
+            rest = curvature.rest.values[name].double()
+            assert torch.allclose(rest, squares, rtol=1e-3, atol=1e-5 * scale), name
+    assert cost(index, "unlearning", method.needs).seconds["kfac-attn-loss"] > 0
+
+
 def test_fewer_samples_are_a_part_of_all(made):
     index = Index.open(made)
     some, every = chosen(index, 4), chosen(index, 99)
@@ -199,7 +233,7 @@ def test_a_wider_set_serves_the_narrower_ones_and_the_command_is_named(world):
 
 @pytest.mark.parametrize(
     ("curvature", "weights", "number"),
-    [("diagonal", "full", 1), ("ekfac", "attn", 1), ("ekfac", "full", 2)],
+    [("diagonal", "full", 1), ("ekfac", "attn", 1), ("ekfac", "full", 2), ("kfac", "attn", 1)],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(
     world, tmp_path, monkeypatch, capsys, curvature, weights, number

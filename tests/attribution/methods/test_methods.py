@@ -24,7 +24,7 @@ from tests.tiny import tiny_images
 
 CONTRACT = (
     *("abu", "abu-ekfac", "abu-sgd", "abu-full", "abu-attn", "abu-crossattn", "abu-eps2"),
-    "abu-ekfac-full",
+    *("abu-kfac", "abu-ekfac-full"),
     *(
         "abu-shift",
         "trak",
