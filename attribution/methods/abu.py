@@ -180,7 +180,7 @@ METHODS: tuple[Method, ...] = (
         "AbU+ moves only the weights through which words reach the picture. Here the weights by "
         "which parts of the picture look at each other may move as well, so that a shape which no "
         "word names can be forgotten, too. Which directions many training drawings depend on is "
-        "told a little less exactly than in AbU+, and takes up a tenth of the room.",
+        "told a little less exactly than in AbU+, for the sake of the room it takes.",
         _KFAC,
         curvature="kfac",
         weight_set="attn",
