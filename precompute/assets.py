@@ -1,8 +1,8 @@
 """`python -m precompute assets` (`make assets`): remakes what derives from model and data.
 
 For each world that is there below assets/ its index, the rows of its encoders and of the gradient
-methods, the curvature of `abu-kfac`, its saved examples, then the table of bytes. What is there already, with the right inputs
-and hashes, is passed over.
+methods, the curvature of `abu-kfac`, its saved examples, then the table of bytes. What is there
+already, with the right inputs and hashes, is passed over.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 the curvature that the ablations of unlearning need and an index does not hold.
 
 `abu-full`, `abu-attn` and `abu-crossattn` move more weights than the index's Fisher covers,
-`abu-kfac` and `abu-ekfac-full` more than its EK-FAC, and `abu-eps2` (Table 5) needs that of the gradient of
-‖ε_θ‖². A wider set serves the narrower ones too: `--weights full` alone serves three methods.
+`abu-kfac` and `abu-ekfac-full` more than its EK-FAC, and `abu-eps2` (Table 5) needs that of the
+gradient of ‖ε_θ‖². A wider set serves the narrower ones too: `--weights full` alone serves three
+methods.
 Samples: precompute/sampled.py. Written to extras/, beside the index proper, whose hash stays as it
 is.
 
