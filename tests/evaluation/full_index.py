@@ -23,7 +23,8 @@ def full_index(tiny_index, tmp_path_factory) -> Path:
     for name in ("clip", "dino"):
         install_head(out, name)
     wide = ("--weights", "full")
-    for options in (wide, ("--objective", "eps2"), ("--curvature", "ekfac", *wide)):
+    factored = [("--curvature", kind, *wide) for kind in ("ekfac", "kfac")]
+    for options in (wide, ("--objective", "eps2"), *factored):
         assert main(["variants", "--out", str(out), *options]) == 0
     for verb in ("trak", "dtrak"):
         assert main([verb, "--out", str(out), "--dim", "64"]) == 0

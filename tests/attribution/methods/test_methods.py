@@ -63,7 +63,8 @@ def context(tiny_model, tmp_path_factory):
         assert main(["features", "--out", str(out), *encoder]) == 0
     for name in ("clip", "dino"):
         install_head(out, name)
-    for options in (("--objective", "eps2"), ("--curvature", "ekfac", "--weights", "full")):
+    factored = [("--curvature", kind, "--weights", "full") for kind in ("ekfac", "kfac")]
+    for options in (("--objective", "eps2"), *factored):
         assert main(["variants", "--out", str(out), *options]) == 0
     for verb in ("trak", "dtrak"):
         assert main([verb, "--out", str(out), "--dim", "64"]) == 0
