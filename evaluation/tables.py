@@ -26,14 +26,15 @@ from evaluation.counterfactual.tasks import TUNING
 from evaluation.results import Summary
 
 SECTIONS = (
-    # title, the labels shown, and those of which two have to be there
+    # title, the labels shown, and those of which two have to be there, an ablation among them
     ("Table 2: weight sets, and curvature or none", TABLE_2, TABLE_2),
     ("Table 5: the loss that is raised", TABLE_5, LOSSES),
     ("Image and flip: the greater, or the mean", FLIPS, FLIPS),
 )
 EACH_ITS_OWN = (
-    "Each with the settings at the end of this page, which differ in more than what the table is "
-    "named after: steps, step size, damping and number of models were chosen method by method."
+    "Each with the settings at the end of this page, which may differ in more than what the table "
+    "is named after: what `tune` asked about has its own, and an ablation has those of AbU but for "
+    "what it leaves out or changes."
 )
 COLUMNS = ("query", "for", "method", "settings", "K", *METRICS, "training")
 
@@ -61,11 +62,9 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
     write_csv(lines, written[0])
     pictures = {}
     for name, labels in (("", tables.every_method(lines)), ("ablations-", TABLE_2)):
-        if name and not tables.compares(lines, labels):
-            continue
         for metric in METRICS:
             path = folder / f"{VERB}-{name}{metric.replace('_', '-')}.png"
-            if figures.plot(lines, labels, metric, path):
+            if figures.plot(lines, labels, metric, path, labels if name else ()):
                 pictures[path.name] = f"{name.rstrip('-') or 'methods'}: {metric}"
     sheet = folder / f"{VERB}-strips.png"
     base = folder / VERB / f"{run_of}-base.png"
@@ -90,15 +89,15 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     every = tables.every_method(lines)
     parts += _section("Table 1: every method", tables.comparison(lines, every))
     for title, labels, pair in SECTIONS:
-        if tables.compares(lines, pair):
-            parts += [*_section(title, tables.comparison(lines, labels)), EACH_ITS_OWN]
+        if rows := tables.comparison(lines, labels, pair):
+            parts += [*_section(title, rows), EACH_ITS_OWN]
     if rows := foretold.table(lines):
         parts += [*_section("What the scores foretell", rows), foretold.NOTE]
     for label in ("abu", "abu-ekfac"):
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))
     parts += [f"![{title}]({name})" for name, title in pictures.items()]
-    if said := tables.left_out(lines, every):
+    if said := tables.left_out(lines):
         parts.append(said)
     parts.append(tables.note(lines))
     return "\n\n".join(parts) + "\n"
@@ -126,7 +125,8 @@ def write_csv(lines: Lines, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for label, arm in lines.labels.items():
+        first = {arm: label for label, arm in reversed(lines.labels.items())}
+        for arm, label in reversed(first.items()):  # an arm of two labels: the first alone
             writer.writerows(told(o, label, arm) for o in lines.outcomes(arm))
         measured = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
         for k in lines.random_sizes:

@@ -184,7 +184,7 @@ METHODS: tuple[Method, ...] = (
         _KFAC,
         curvature="kfac",
         weight_set="attn",
-        steps=1,
+        relative_increase=0.3,  # docs/proof.md
     ),
     _unlearning(
         "abu-attn",

@@ -17,9 +17,11 @@ from evaluation.statistics import mean_error
 ASIDE = 1.012  # between two methods on the logarithmic axis
 
 
-def plot(lines: Lines, labels: Sequence[str], metric: str, path: Path) -> bool:
-    """Write one figure; False where nothing is measured yet."""
-    found = list(blocks(lines, labels))
+def plot(
+    lines: Lines, labels: Sequence[str], metric: str, path: Path, apart: Sequence[str] = ()
+) -> bool:
+    """Write one figure, of the Ks of `blocks`; False where nothing is measured yet."""
+    found = list(blocks(lines, labels, apart))
     if not found or np.isnan(found[0].mean(next(iter(found[0].values)), metric)):
         return False
     import matplotlib

@@ -28,7 +28,8 @@ THEN = (
 # Table 2, Table 5, and the mean over image and flip.
 ABLATIONS = (
     *("abu-sgd", "abu-sgd:steps=1", "abu-full", "abu-attn", "abu-crossattn"),
-    *("abu:steps=1", "abu:ewc=true", "abu-eps2", "abu:flips=mean"),
+    *("abu:steps=1", "abu:ewc=true", "abu:flips=mean"),
+    *("abu-eps2:relative_increase=1.0:steps=5", "abu-eps2"),  # AbU's steps; the small one it has
 )
 REMOVED = (5, 10, 35)
 # Of the random curve, besides those: shares of the training set.

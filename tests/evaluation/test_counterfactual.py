@@ -221,6 +221,16 @@ def test_whoever_wins_is_said():
     assert any("10 s (median" in f.value for f in told)
 
 
+def test_the_papers_two_are_judged_beside_those_tried_later():
+    gains = {"abu": [0.03, 0.05, 0.04], "abu-ekfac-full": [0.05, 0.07, 0.06]}
+    figures = tables.summary(HEAD, lines_of({**gains, "clip": [0.04, 0.06, 0.05]}).units).figures
+    first, second = (f for f in figures if "less the best other" in f.name)
+    assert " abu less" in first.name and first.value.startswith("-10.00 ")
+    assert " abu-ekfac-full less" in second.name and second.value.startswith("+10.00 ")
+    alone = tables.summary(HEAD, lines_of({"abu": [0.1, 0.1, 0.1], "clip": [0.0] * 3}).units)
+    assert sum("less the best other" in f.name for f in alone.figures) == 1
+
+
 def test_a_verdict_needs_both_intervals_and_enough_queries(monkeypatch):
     monkeypatch.setattr(tables, "ENOUGH", 3)
     for dtrak, verdict in (([0.02, 0.041, 0.03], True), ([0.0, 0.045, 0.035], False)):
@@ -239,9 +249,16 @@ def test_what_has_only_begun_is_named():
     gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.03], "clip": [0.0, None, None]}
     lines = lines_of(gains)
     assert "clip" not in [row[1] for row in tables.comparison(lines, tables.TABLE_1)]
-    said = tables.left_out(lines, tables.TABLE_1)
-    assert said == "Only begun, and left out: clip at K = 2 (1 queries)."
-    assert tables.left_out(lines_of({"abu": [0.1, 0.1, 0.1]}), tables.TABLE_1) == ""
+    assert tables.left_out(lines) == "Left out: only begun, clip at K = 2 (1 queries)."
+    assert tables.left_out(lines_of({"abu": [0.1, 0.1, 0.1]})) == ""
+
+
+def test_what_has_not_begun_at_the_middle_k_is_named(monkeypatch):
+    monkeypatch.setattr(tables, "REMOVED", (1, 2, 4))
+    every = {label: [0.1, 0.1, 0.1] for label in (*tables.TABLE_1, *tables.ABLATIONS)}
+    for missing in ("dinov2", "abu-full"):  # of Table 1, of the ablations
+        gains = {label: some for label, some in every.items() if label != missing}
+        assert tables.left_out(lines_of(gains)) == f"Left out: not begun, {missing}."
 
 
 def test_a_method_on_other_rows_is_a_rival_too():
@@ -281,10 +298,22 @@ def test_the_first_two_are_compared_on_all_that_they_share():
 
 def test_an_ablation_needs_something_to_be_compared_with():
     alone = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05]})
-    assert not tables.compares(alone, tables.TABLE_2) and tables.compares(alone, tables.TABLE_1)
-    assert not tables.compares(alone, tables.LOSSES)  # D-TRAK's loss is another method's
+
+    def shown(lines: Lines, labels: tuple[str, ...], apart: tuple[str, ...]) -> list[str]:
+        return [row[1] for row in tables.comparison(lines, labels, apart)[1:]]
+
+    assert shown(alone, tables.TABLE_1, ()) == ["dtrak", "abu"]
+    assert shown(alone, tables.TABLE_2, tables.TABLE_2) == []
+    # D-TRAK's loss is another method's, and AbU+ beside AbU is in Table 1
+    assert shown(alone, tables.TABLE_5, tables.LOSSES) == []
+    two = lines_of({"abu": [0.03, 0.05, 0.04], "abu-ekfac": [0.04, 0.06, 0.05]})
+    assert shown(two, tables.TABLE_2, tables.TABLE_2) == []
     both = lines_of({"abu": [0.03, 0.05, 0.04], "abu-full": [0.01, 0.0, 0.0]})
-    assert tables.compares(both, tables.TABLE_2) and not tables.compares(both, tables.LOSSES)
+    assert shown(both, tables.TABLE_2, tables.TABLE_2) == ["abu", "abu-full"]
+    assert shown(both, tables.TABLE_5, tables.LOSSES) == []
+    # what was measured for another reason, on one picture, begins no table
+    begun = lines_of({"abu": [0.03, 0.05, 0.04], "abu:flips=mean": [0.01, None, None]})
+    assert shown(begun, tables.FLIPS, tables.FLIPS) == []
 
 
 def test_scores_foretell_what_removals_do_or_do_not():
