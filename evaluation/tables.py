@@ -67,10 +67,8 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
             if figures.plot(lines, labels, metric, path, labels if name else ()):
                 pictures[path.name] = f"{name.rstrip('-') or 'methods'}: {metric}"
     sheet = folder / f"{VERB}-strips.png"
-    base = folder / VERB / f"{run_of}-base.png"
-    if base.is_file():
-        strips.sheet(lines, base, cache / VERB / run_of, sheet)
-    if sheet.is_file():  # in a clone, whose cache lacks pictures, the one that came with it
+    base, kept = (folder / VERB / f"{run_of}-{name}" for name in ("base.png", "cells.npz"))
+    if base.is_file() and strips.sheet(lines, base, cache / VERB / run_of, kept, sheet):
         pictures[sheet.name] = "drawn again without each method's top K"
     page = folder / f"{VERB}.md"
     page.write_text(markdown(lines, pictures), encoding="utf-8")

@@ -12,35 +12,37 @@ from evaluation.counterfactual.ledger import read_pictures
 from evaluation.counterfactual.lines import RANDOM, Lines
 from evaluation.counterfactual.tables import chosen
 from evaluation.counterfactual.tasks import TUNING, training
+from precompute.shards import replacing
 
 SIDE, GAP, LABEL, TITLE = 96, 4, 52, 18
-LABELS = ("abu", "abu-ekfac", "abu-shift", "dtrak", "dino", "trak", "clip")
+LABELS = ("abu-ekfac-full", "abu-ekfac", "abu", "dtrak", "clip", "dino", "trak")
 QUERIES = 6
 
+# (key of a training, position in the gallery) → uint8 [px, px, 3]
+Cells = dict[tuple[str, int], np.ndarray]
 
-def sheet(
-    lines: Lines,
-    base: Path,
-    folder: Path,
-    out: Path,
-    labels: Sequence[str] = LABELS,
-    queries: int = QUERIES,
-) -> bool:
-    """Write the strips of the first queries whose pictures are there; False without any, and where
-    some are lacking and a sheet is there: it was made where they were.
 
-    base: the gallery's pictures; folder: those of the trainings, `<key>.png`.
+def sheet(lines: Lines, base: Path, folder: Path, kept: Path, out: Path) -> bool:
+    """Write the strips of the first QUERIES that have pictures; False without any.
+
+    base: the gallery's pictures; folder: those of the trainings, `<key>.png`; kept: where those
+    that are shown are kept, with the lines: of most trainings the folder is another machine's.
     """
-    arms = chosen(lines, labels)
-    if out.is_file() and _lacking(lines, arms, queries, folder):
-        return False
+    arms = chosen(lines, LABELS)
+    wanted = {entry.id: _wanted(lines, arms, entry.id) for entry in lines.gallery[TUNING:]}
+    shown = [query for query, rows in wanted.items() if rows][:QUERIES]
+    cells = _kept(kept)
+    keys = {(key, lines.place[q]) for q in shown for row in wanted[q].values() for key in row}
+    if more := _found(keys - cells.keys(), folder):
+        cells |= more
+        _keep(cells, kept)
     original = read_pictures(base, len(lines.gallery))
     strips = []
-    for entry in lines.gallery[TUNING:]:
-        rows = _rows(lines, arms, entry.id, folder)
-        if rows and len(strips) < queries:
-            title = f"{entry.prompt}"
-            strips.append(_strip(title, original[lines.place[entry.id]], rows))
+    for query in shown:
+        n = lines.place[query]
+        rows = [(label, _pictures(keys, n, cells)) for label, keys in wanted[query].items()]
+        if any(pictures for _, pictures in rows):
+            strips.append(_strip(lines.gallery[n].prompt, original[n], rows))
     if not strips:
         return False
     width = max(strip.width for strip in strips)
@@ -54,39 +56,51 @@ def sheet(
     return True
 
 
-def _lacking(lines: Lines, arms: dict[str, str], queries: int, folder: Path) -> bool:
-    """Whether a training of the queries that would be shown has no picture in the folder."""
-    found = [o for arm in arms.values() for o in lines.outcomes(arm)]
-    asked = {o.query for o in found}
-    shown = [entry.id for entry in lines.gallery[TUNING:] if entry.id in asked][:queries]
-    return any(o.query in shown and not (folder / f"{o.key}.png").is_file() for o in found)
-
-
-Row = tuple[str, list[tuple[int, np.ndarray]]]
-
-
-def _rows(lines: Lines, arms: dict[str, str], query: str, folder: Path) -> list[Row]:
-    """(label, (K, picture) of every K there is) of each method, and of a random removal."""
-    rows: list[Row] = []
-    ks: set[int] = set()
-    for label, arm in arms.items():
-        keys = {o.k: o.key for o in lines.outcomes(arm) if o.query == query}
-        if cells := _pictures(lines, keys, query, folder):
-            rows.append((label, cells))
-            ks |= {k for k, _ in cells}
+def _wanted(lines: Lines, arms: dict[str, str], query: str) -> dict[str, dict[str, int]]:
+    """label → key of its training → K, of each method and of a random removal of the same Ks."""
+    rows = {
+        label: {o.key: o.k for o in lines.outcomes(arm) if o.query == query}
+        for label, arm in arms.items()
+    }
+    rows = {label: keys for label, keys in rows.items() if keys}
+    ks = sorted({k for keys in rows.values() for k in keys.values()})
     for order in lines.orders[:1] if rows else ():
-        keys = {k: training(order[:k], lines.recipe).key for k in sorted(ks)}
-        if cells := _pictures(lines, keys, query, folder):
-            rows.append((RANDOM, cells))
+        keys = {training(order[:k], lines.recipe).key: k for k in ks}
+        rows[RANDOM] = {key: k for key, k in keys.items() if key in lines.trainings}
     return rows
 
 
-def _pictures(
-    lines: Lines, keys: dict[int, str], query: str, folder: Path
-) -> list[tuple[int, np.ndarray]]:
-    n = lines.place[query]
-    there = {k: folder / f"{key}.png" for k, key in sorted(keys.items())}
-    return [(k, read_pictures(p, n + 1)[n]) for k, p in there.items() if p.is_file()]
+def _found(wanted: set[tuple[str, int]], folder: Path) -> Cells:
+    there = {key for key, _ in wanted if (folder / f"{key}.png").is_file()}
+    return {
+        (key, n): read_pictures(folder / f"{key}.png", n + 1)[n]
+        for key, n in sorted(wanted)
+        if key in there
+    }
+
+
+def _kept(path: Path) -> Cells:
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as saved:
+        split = ((name.split("/"), saved[name]) for name in saved.files)
+        return {(key, int(n)): picture for (key, n), picture in split}
+
+
+def _keep(cells: Cells, path: Path) -> None:
+    named = {f"{key}/{n}": picture for (key, n), picture in sorted(cells.items())}
+    with replacing(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **named)
+
+
+def _pictures(keys: dict[str, int], n: int, cells: Cells) -> list[tuple[int, np.ndarray]]:
+    """(K, picture) of every K there is."""
+    return sorted(
+        ((k, cells[key, n]) for key, k in keys.items() if (key, n) in cells), key=lambda row: row[0]
+    )
+
+
+Row = tuple[str, list[tuple[int, np.ndarray]]]
 
 
 def _strip(title: str, original: np.ndarray, rows: Sequence[Row]) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -416,9 +417,19 @@ def test_strips_show_each_method_and_k(tmp_path):
     lines = lines_of(gains)
     pictures = np.full((len(QUERIES), 8, 8, 3), 10, dtype=np.uint8)
     write_pictures(tmp_path / "base.png", pictures)
-    assert not sheet(lines, tmp_path / "base.png", tmp_path, tmp_path / "out.png")
+    drawn, out = tmp_path / "drawn", tmp_path / "out.png"
+    drawn.mkdir()
+    paths = (tmp_path / "base.png", drawn, tmp_path / "kept" / "cells.npz", out)
+    paths[2].parent.mkdir()
+    assert not sheet(lines, *paths) and not out.exists()
     for n, outcome in enumerate([*lines.outcomes("abu"), *lines.outcomes("clip")]):
-        write_pictures(tmp_path / f"{outcome.key}.png", pictures + 20 * (n + 1))
-    assert sheet(lines, tmp_path / "base.png", tmp_path, tmp_path / "out.png")
-    colours = {c for _, c in Image.open(tmp_path / "out.png").convert("L").getcolors(4096)}
+        write_pictures(drawn / f"{outcome.key}.png", pictures + 20 * (n + 1))
+        if n == 2:  # the others are drawn on another machine, which has not those of this one
+            assert sheet(lines, *paths)
+            shutil.rmtree(drawn)
+            drawn.mkdir()
+    assert sheet(lines, *paths)
+    colours = {c for _, c in Image.open(out).convert("L").getcolors(4096)}
     assert {10, *(10 + 20 * n for n in range(1, 7))} <= colours
+    before = paths[2].stat()
+    assert sheet(lines, *paths) and paths[2].stat().st_mtime_ns == before.st_mtime_ns

@@ -176,8 +176,8 @@ def test_tables_and_figures_follow_from_the_lines(done, proof, capsys):
     assert evaluate("report", proof, done) == 0
 
 
-def test_strips_made_where_the_pictures_were_are_left(done, proof, tmp_path):
-    """In a clone the cache has none of them, or those of the trainings since."""
+def test_strips_need_no_pictures_but_those_kept_with_the_lines(done, proof, tmp_path):
+    """In a clone the cache has none, or those of the trainings since."""
     place = Path(shutil.copytree(done, tmp_path / "place"))
     assert evaluate("tables", proof, place) == 0
     sheet = place / "results" / "leave-k-out-strips.png"
