@@ -2,7 +2,7 @@
 the UNet anew without some records, and look at one picture again.
 
 FILE is a JSON list of record ids. Only the UNet is trained, as `precompute train unet` did and for
-as many steps: about five minutes of one core on the proof world. Each line on stdout is a JSON
+as many steps: about six minutes of one core on the proof world. Each line on stdout is a JSON
 object: optimiser steps done, how many there are, the mean training loss since the last line. --out
 gets picture.png and retraining.json (losses of the picture before and after, how much it changed).
 """

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from evaluation import results
+from evaluation.counterfactual.lines import fullest
 from evaluation.results import Figure, Results, Summary
+from evaluation.tables import write_csv
+
+RESULTS = Path(__file__).parents[2] / results.FOLDER
 
 
 def test_finished_units_are_found_again(tmp_path):
@@ -56,3 +62,14 @@ def test_markdown_says_pass_and_fail():
     text = results.markdown(Summary(figures, (("x", "y"), ("1", "2")), ("A note.",)))
     assert "| a | 1 | >= 1 | pass |" in text and "**fail**" in text
     assert "| 1 | 2 |" in text and text.endswith("A note.")
+
+
+def test_what_is_published_of_leave_k_out_is_what_its_lines_say(tmp_path):
+    """`tables` and `report` were run after the last line."""
+    lines = fullest(RESULTS)
+    assert lines is not None
+    write_csv(lines, tmp_path / "leave-k-out.csv")
+    published = (RESULTS / "leave-k-out.csv").read_bytes()
+    assert (tmp_path / "leave-k-out.csv").read_bytes() == published
+    for page in ("leave-k-out.md", "README.md"):
+        assert f"(median of {len(lines.trainings)};" in (RESULTS / page).read_text("utf-8"), page
