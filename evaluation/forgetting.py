@@ -8,6 +8,7 @@ scaled until its error is that share of its mean distance to the other prompts' 
 works at a target MSE of 0.08 to 0.09). A method may carry options: `abu:damping=0.01`,
 `abu:steps=1`, `abu:preset=paper`. Pictures take 20 DDIM steps here, before and after alike.
 One line a query, method and point; a stopped run goes on, and further methods and shares join it.
+forgetting.csv beside the lines has the same as a table.
 
 python -m evaluation forgetting --queries 20        # 3 methods x 3 points: 20,000 forwards a query
 python -m evaluation forgetting --methods abu,abu:damping=0.01,abu:steps=1,abu-sgd --shares 0.25
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         pictures = Pictures(answers, query, others, before, sampling)
         for arm, config in configs.items():
             _arm(pictures, arm, config, points, results)
+    selectivity.write_csv(list(results.units.values()), args.results / "forgetting.csv")
 
 
 def _shares(text: str) -> list[float]:

@@ -20,9 +20,11 @@ Table 3 across.
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,11 @@ ROUNDING = 1.0 / 255**2 / 12
 HEADS = (
     *("at equal", "method", "queries", "target MSE", "others' MSE", "ratio", "ratio of means"),
     *("typical ratio", "against SGD", "better in", "sign test p", "loss increase", "CLIP kept"),
+)
+
+COLUMNS = (
+    *("query", "method", "at equal", "scale", "reached", "target_mse", "others_mse"),
+    *("target_clip", "others_clip"),
 )
 
 Unit = Mapping[str, Any]
@@ -60,6 +67,20 @@ def grouped(units: Sequence[Unit]) -> dict[str, dict[str, Units]]:
         if unit.get("found", True):
             queries[unit["query"]] = unit
     return made
+
+
+def write_csv(units: Sequence[Unit], path: Path) -> None:
+    """A line for each query, method and point that was found: errors of the target and, in the
+    mean, of the others, and CLIP similarities where there was a CLIP."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for point, methods in grouped(units).items():
+            for method, queries in methods.items():
+                for query, u in queries.items():
+                    about = (query, method, point, u.get("scale", 1.0), u["reached"])
+                    errors = (u["target"], float(f"{np.mean(u['others']):.6g}"))
+                    writer.writerow([*about, *errors, *(u.get("clip") or ("", ""))])
 
 
 @dataclass(frozen=True)

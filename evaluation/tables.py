@@ -1,9 +1,9 @@
 """Tables and figures of leave-K-out, from its lines: nothing is computed but means.
 
 Writes leave-k-out.md (Tables 1, 2, 4 and 5 of the paper, the mean over flips, the settings),
-leave-k-out.csv (a line for each query, method and K), and leave-k-out-*.png (loss, MSE and CLIP
-similarity against K with equivalent random removals, as in Fig. 12 to 17; strips as in Fig. 3)
-beside the lines. Table 3 is `python -m evaluation forgetting`.
+leave-k-out.csv (a line for each query, method and K), leave-k-out-others.csv (of Table 4) and
+leave-k-out-*.png (loss, MSE and CLIP similarity against K with equivalent random removals, as in
+Fig. 12 to 17; strips as in Fig. 3) beside the lines. Table 3 is `python -m evaluation forgetting`.
 
 python -m evaluation tables --index assets/proof
 """
@@ -37,6 +37,10 @@ EACH_ITS_OWN = (
     "what it leaves out or changes."
 )
 COLUMNS = ("query", "for", "method", "settings", "K", *METRICS, "training")
+TABLE_4 = ("abu", "abu-ekfac")
+SPREADS = [
+    f"{group}_{metric}" for group in ("target", "related", "other") for metric in ("mse", "clip")
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +62,9 @@ def run(args: argparse.Namespace) -> None:
 def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
     """Every file that the lines are enough for."""
     run_of = lines.head["run"]
-    written = [folder / f"{VERB}.csv"]
+    written = [folder / f"{VERB}.csv", folder / f"{VERB}-others.csv"]
     write_csv(lines, written[0])
+    write_others(lines, written[1])
     pictures = {}
     for name, labels in (("", tables.every_method(lines)), ("ablations-", TABLE_2)):
         for metric in METRICS:
@@ -91,7 +96,7 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
             parts += [*_section(title, rows), EACH_ITS_OWN]
     if rows := foretold.table(lines):
         parts += [*_section("What the scores foretell", rows), foretold.NOTE]
-    for label in ("abu", "abu-ekfac"):
+    for label in TABLE_4:
         parts += _section(f"Table 4: what else is forgotten, {label}", tables.others(lines, label))
     parts += _section("Settings", tables.settings(lines))
     parts += [f"![{title}]({name})" for name, title in pictures.items()]
@@ -129,3 +134,13 @@ def write_csv(lines: Lines, path: Path) -> None:
         measured = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
         for k in lines.random_sizes:
             writer.writerows(told(o, RANDOM, "") for o in lines.random_outcomes(k, measured))
+
+
+def write_others(lines: Lines, path: Path) -> None:
+    """Table 4 picture by picture: a line for each query, method or random removal, and K."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("query", "method", "without", "K", *SPREADS))
+        for label in TABLE_4:
+            for k, name, query, values in tables.spreads(lines, label):
+                writer.writerow([query, label, name, k, *(f"{value:.6g}" for value in values)])

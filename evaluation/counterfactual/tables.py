@@ -89,21 +89,31 @@ def comparison(lines: Lines, labels: Sequence[str], apart: Sequence[str] = ()) -
 
 def others(lines: Lines, label: str = "abu") -> Rows:
     """Table 4: the pictures of target, nearest prompts and other families, without the top K, and
-    the same pictures without K at random (the mean of the draws): how much they change anyway. On
-    all pictures that the method has, which may be more than Table 1's."""
-    arm, table = lines.labels.get(label), []
+    the same pictures without K at random: how much they change anyway. On all pictures that the
+    method has, which may be more than Table 1's."""
     heads = ("K", "without", "pictures", "target MSE ↑", "target CLIP ↓", "related MSE ↓")
+    grouped: dict[tuple[int, str], list[Sequence[float]]] = {}
+    for k, name, _, values in spreads(lines, label):
+        grouped.setdefault((k, name), []).append(values)
+    table = [
+        (str(k), name, str(len(rows)), *map(_plus_minus, zip(*rows, strict=True)))
+        for (k, name), rows in grouped.items()
+    ]
+    return [(*heads, "related CLIP ↑", "other MSE ↓", "other CLIP ↑"), *table] if table else []
+
+
+def spreads(lines: Lines, label: str) -> Iterator[tuple[int, str, str, Sequence[float]]]:
+    """(K, what chose them, query's id, (MSE, CLIP) of target, related and others) of every removal
+    of a method, and of as many at random: a picture's draws are no pictures of their own, so their
+    mean is one value."""
+    arm = lines.labels.get(label)
     for k in lines.sizes if arm else ():
         own = _own(lines, arm, k)
-        removed = [_spread(lines, lines.trainings[o.key], o.query) for o in own]
-        drawn = lines.random(k)
-        # a picture's draws are no pictures of their own: their mean is one value
-        anyway = [np.mean([_spread(lines, x, o.query) for x in drawn], 0) for o in own if drawn]
-        for name, rows in ((label, removed), (RANDOM, anyway)):
-            if rows:
-                shown = [_plus_minus([row[column] for row in rows]) for column in range(6)]
-                table.append((str(k), name, str(len(rows)), *shown))
-    return [(*heads, "related CLIP ↑", "other MSE ↓", "other CLIP ↑"), *table] if table else []
+        for o in own:
+            yield k, label, o.query, _spread(lines, lines.trainings[o.key], o.query)
+        for o in own if (drawn := lines.random(k)) else ():
+            means = np.mean([_spread(lines, line, o.query) for line in drawn], 0)
+            yield k, RANDOM, o.query, tuple(means)
 
 
 def _own(lines: Lines, arm: str | None, k: int) -> list[Any]:

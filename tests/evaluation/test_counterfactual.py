@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import math
 import shutil
@@ -24,6 +25,7 @@ from evaluation.counterfactual.tasks import (
     training,
 )
 from evaluation.statistics import bootstrap
+from evaluation.tables import write_others
 from precompute.recipes.model.config import UnetConfig
 
 RECIPE = UnetConfig(steps=7)
@@ -182,7 +184,7 @@ def test_a_falling_curve_is_made_to_rise_and_its_ends_are_told():
     assert curves.shown(curves.equivalent(ks, curve, 4.0)) == "> 40"
 
 
-def test_what_else_is_forgotten():
+def test_what_else_is_forgotten(tmp_path):
     """Table 4: the target, its nearest prompt, and other families."""
     target = QUERIES[4]  # of family a, its nearest is q6; of family b are q1, q3, q5
     losses = {target: 0.2, QUERIES[6]: 0.1, "q1": 0.01, "q3": 0.02, "q5": 0.03, "q0": 5.0}
@@ -202,6 +204,13 @@ def test_what_else_is_forgotten():
     assert (shown["K"], shown["without"], shown["pictures"]) == ("2", "random", "1")
     assert shown["target MSE ↑"].startswith("0.0400")
     assert shown["related MSE ↓"].startswith("0.0600")
+    write_others(Lines(HEAD, [*units, trained([1, 2], losses), *more]), tmp_path / "others.csv")
+    own, random = csv.DictReader((tmp_path / "others.csv").open())
+    assert own["query"] == random["query"] == target and own["K"] == random["K"] == "2"
+    assert (own["without"], random["without"]) == ("abu", "random")
+    spread = [float(own[f"{name}_mse"]) for name in ("target", "related", "other")]
+    assert spread == [0.4, 0.2, 0.04]
+    assert (float(random["target_mse"]), float(own["other_clip"])) == (0.04, 0.98)
 
 
 def test_whoever_wins_is_said():
@@ -387,7 +396,7 @@ def test_cells_are_read_as_an_arm_says():
 def test_frozen_settings_serve_their_method_alone(tmp_path):
     path = tmp_path / "frozen.json"
     assert frozen.read(path) == {}
-    settings = {"abu": "abu:damping=0.01:steps=5", "trak": "trak@wide:damping=1"}
+    settings = {"abu": "abu:damping=0.01:steps=5", "trak": "trak@wide:damping=1.0"}
     frozen.write(path, settings, {"abu": {"round": 1}})
     assert frozen.read(path) == settings
     found = resolved(["abu", "abu:steps=10", "abu-full", "trak", "clip"], frozen.read(path))
@@ -395,7 +404,7 @@ def test_frozen_settings_serve_their_method_alone(tmp_path):
         "abu": "abu:damping=0.01:steps=5",
         "abu:steps=10": "abu:damping=0.01:steps=10",
         "abu-full": "abu-full",
-        "trak": "trak@wide:damping=1",
+        "trak": "trak@wide:damping=1.0",
         "clip": "clip",
     }
     path.write_text("{")

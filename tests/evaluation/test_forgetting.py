@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import numpy as np
@@ -113,6 +114,15 @@ def test_shares_are_reached_and_methods_join_a_run(tiny_index, tmp_path, capsys)
             assert line["target"] == pytest.approx(line["wanted"], rel=0.26)
             assert line["scale"] != 1.0
     assert any(line.get("found") for line in first)
+    with (tmp_path / "results" / "forgetting.csv").open() as file:
+        rows = {(row["query"], row["at equal"]): row for row in csv.DictReader(file)}
+    found = [line for line in first if line.get("found", True)]
+    assert len(rows) == len(found)
+    for line in found:
+        row = rows[line["query"], line["point"]]
+        assert float(row["target_mse"]) == line["target"] and row["method"] == line["method"]
+        assert float(row["others_mse"]) == pytest.approx(np.mean(line["others"]), rel=1e-5)
+        assert [float(row["target_clip"]), float(row["others_clip"])] == line["clip"]
     more = ("--methods", "abu-sgd:draws=2,abu:damping=1", "--shares", "0.02")
     assert evaluate("forgetting", tiny_index, tmp_path, *SHORT, *more) == 0
     both = [line for line in read_lines(path) if "unit" in line]
