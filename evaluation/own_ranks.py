@@ -33,6 +33,16 @@ def _kind(settings: dict[str, Any]) -> str:
     return str(settings.get("kind", roster.UNLEARNING))
 
 
+def _asked(settings: dict[str, Any]) -> str:
+    """The method; of unlearning also how far, which is not the same in all runs."""
+    config = settings.get("config")
+    if not config:
+        return str(settings["method"])
+    steps = "step" if config["steps"] == 1 else "steps"
+    far = f"+{config['relative_increase']:.0%} in {config['steps']} {steps}"
+    return f"{settings['method']} ({far})"
+
+
 def _passed(units: Units) -> tuple[int, int]:
     """(records that came first, records where they or a near-duplicate did)."""
     own = sum(unit["rank"] == 1 for unit in units)
@@ -46,7 +56,7 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     low, high = wilson(passed, n)
     promised = _kind(settings) == roster.UNLEARNING
     figure = Figure(
-        f"self-influence, {settings['method']}: itself or a near-duplicate first",
+        f"self-influence, {_asked(settings)}: itself or a near-duplicate first",
         f"{passed} of {n} ({low:.0%} to {high:.0%}), itself {own}",
         f">= {TARGET * ENOUGH:.0f} of {ENOUGH}" if promised else "",
         passed >= TARGET * n if n >= ENOUGH and promised else None,
@@ -93,4 +103,4 @@ def _row(settings: dict[str, Any], units: Units) -> tuple[str, ...]:
     interval = f"{low:.0%} to {high:.0%}"
     among = f"{1 + settings['others']}"
     counts = str(len(units)), str(own), str(passed)
-    return (settings["method"], *counts, interval, *middle, among, f"{_seconds(units):.2f}")
+    return (_asked(settings), *counts, interval, *middle, among, f"{_seconds(units):.2f}")

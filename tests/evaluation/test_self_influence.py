@@ -60,7 +60,8 @@ def test_all_methods_one_run_each_and_a_row_each(full_index, tmp_path, capsys):
     found = units_of(tmp_path)
     assert set(found) == set(METHODS) and all(len(units) == 1 for units in found.values())
     table = out[out.index("| method | records |") :].splitlines()
-    assert sorted(row.split(" | ")[0].strip("| ") for row in table[2:]) == sorted(METHODS)
+    shown = [row.split(" | ")[0].strip("| ") for row in table[2:]]
+    assert sorted(label.partition(" (")[0] for label in shown) == sorted(METHODS)
     for name in ("pixel", "clip", "dino"):  # the picture is its own nearest neighbour
         assert found[name][0]["rank"] == 1 and found[name][0]["score"] > 0.98
     before = lines_of(tmp_path)
@@ -157,13 +158,14 @@ def test_the_table_by_hand():
 
     others = {"others": 9}
     similar = {"settings": {"method": "clip", "kind": "similarity", "basis": "b", **others}}
-    own = {"settings": {"method": "abu", "config": {}, "timesteps": [5], **others}}
+    config = {"relative_increase": 0.3, "steps": 1}
+    own = {"settings": {"method": "abu", "config": config, "timesteps": [5], **others}}
     ranks = [1, 2, 6, 1]
     units = [unit(str(i), rank, duplicate=rank == 2) for i, rank in enumerate(ranks)]
     table = self_influence.together([(own, units), (similar, units[:2])]).table
-    assert [row[0] for row in table[1:]] == ["clip", "abu"]
+    assert [row[0] for row in table[1:]] == ["clip", "abu (+30% in 1 step)"]
     assert table[1] == ("clip", "2", "1", "2", "34% to 100%", "1.5", "1.5", "10", "2.00")
-    assert table[2] == ("abu", "4", "2", "3", "30% to 95%", "1.5", "2.5", "10", "2.00")
+    assert table[2][1:] == ("4", "2", "3", "30% to 95%", "1.5", "2.5", "10", "2.00")
     assert self_influence.summarise(similar, units).figures[0].target == ""
     assert self_influence.summarise(own, units).figures[0].target == ">= 95 of 100"
     many = [unit(str(i), 2) for i in range(MOST_LISTED + 3)]
