@@ -40,7 +40,7 @@ TOLD = ("name", "kind", "title", "available", "why")
 
 def add_endpoints(engine: Engine, jobs: Jobs) -> None:
     """Register the contract's endpoints in the page being built."""
-    served = Served()
+    served, shown = Served(), engine.top_k()
 
     @_words_for_errors
     def methods() -> list[dict]:
@@ -69,14 +69,14 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
         image: FileData | None = None,
         regions: list[list[float]] | None = None,
         methods: list[str] = [defaults.METHOD],  # noqa: B006  gradio shows the default to clients
-        top_k: int = 24,
+        top_k: int = shown,
         called: str = "",
     ) -> dict:
         """The training pictures that mattered most, as the command line's result.json; `error`
         joins it where only some of the methods could answer.
         """
         names = validate.methods(methods, {m["name"]: m for m in engine.methods()})
-        k = validate.top_k(top_k, engine.n_train)
+        k = engine.top_k(top_k)
         text, words = validate.prompt(prompt), validate.called(called, bool(regions))
         picture = None if image is None else served.opened(image)
         size = (engine.resolution, engine.resolution) if picture is None else picture.size

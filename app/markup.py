@@ -16,6 +16,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from attribution.artists import UNKNOWN
 from attribution.report import png_bytes
 from attribution.types import Record
 
@@ -105,7 +106,7 @@ def name_of(record: Record) -> str:
 
 def people(artists: Iterable[str]) -> str:
     """Artists as a phrase."""
-    return ", ".join(artists) or "unknown artist"
+    return ", ".join(artists) or UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ class _Page:
     def _show(self, example: Example, comparison: Comparison) -> Updates:
         """A saved example as if it had just been computed."""
         query, answer = example.query, example.attributions[0]
-        top_k = min(defaults.TOP_K, self.engine.n_train)
+        top_k = self.engine.top_k()
         session = Session().asked(query).answered(answer, top_k)
         return {
             **self._fresh(session, comparison),
@@ -316,7 +316,7 @@ class _Page:
             seed = validate.seed(asked.get("seed", "0"))
             known = {m["name"]: m for m in self.engine.methods()}
             (method,) = validate.methods([asked.get("method", defaults.METHOD)], known)
-            top_k = validate.top_k(asked.get("k", str(defaults.TOP_K)), self.engine.n_train)
+            top_k = self.engine.top_k(asked.get("k"))
             regions = linked(asked.get("region", ""), (self.engine.resolution,) * 2)
             called = validate.called(asked.get("called"), bool(regions))
         except (UserError, ValueError) as error:

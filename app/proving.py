@@ -28,6 +28,7 @@ from attribution.engine import Engine
 from attribution.index import Index
 from attribution.proofs import (
     UNET,
+    UNET_CONFIG,
     Control,
     Proof,
     list_proofs,
@@ -37,9 +38,7 @@ from attribution.proofs import (
 )
 from attribution.types import Attribution, Progress, Query, UserError
 
-CONFIG = "config.json"  # of a UNet's folder
 KEPT = 8  # controls of a run of the page, a few megabytes each
-RECORD = "training/unet_training.json"
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,10 @@ class Proving:
         """Why nothing can be proved here, in a line with the command that helps; '' if it can."""
         if not (self.path / layout.MANIFEST).is_file():
             return f"there is no proof world at {self.path}: `python -m precompute assets` makes it"
-        if not (self.path / RECORD).is_file():
-            return f"the model in {self.path} cannot be retrained: {RECORD} is missing"
+        if not (self.path / layout.UNET_TRAINING).is_file():
+            return (
+                f"the model in {self.path} cannot be retrained: {layout.UNET_TRAINING} is missing"
+            )
         return ""
 
     @cached_property
@@ -160,7 +161,8 @@ class Proving:
     def _control(self, ids: tuple[str, ...]) -> Control | None:
         """The model trained without these random records: of an earlier proof, or the index's."""
         kept = self._kept.get(ids)
-        if kept is not None and (kept.unet / CONFIG).is_file():  # folders of /tmp may be tidied up
+        # folders of /tmp may be tidied up
+        if kept is not None and (kept.unet / UNET_CONFIG).is_file():
             return kept
         return load_control(self.path, ids, self.index.index_hash)
 

@@ -99,9 +99,7 @@ def _run(args: argparse.Namespace) -> None:
     from attribution.engine import Engine
 
     engine = Engine(args.index, args.device)
-    top_k = min(defaults.TOP_K, engine.n_train)
-    if args.top_k is not None:
-        top_k = validate.top_k(args.top_k, engine.n_train)
+    top_k = engine.top_k(args.top_k)
     methods = validate.methods(args.method, {entry["name"]: entry for entry in engine.methods()})
     size = picture.size if picture else (engine.resolution, engine.resolution)
     regions = _regions(args, size)

@@ -118,21 +118,21 @@ class Engine(Reader):
         self,
         query: Query,
         methods: Sequence[str] = (defaults.METHOD,),
-        top_k: int = defaults.TOP_K,
+        top_k: int | None = None,
         exhaustive: bool = False,
         control: int = 0,
         **params: Any,
     ) -> Iterator[Progress | Attribution]:
         """Run the methods one after another: Progress with partial answers, then the Attribution.
 
-        params: `shortlist` (int), `relative_increase` (float), and others that the methods name;
-        UserError before anything runs for one that some chosen method does not have. A method that
-        fails keeps none of the others from answering: its error is raised after the last of them.
-        control: how many random training records to score beside the candidates of a method that
-        has a shortlist, as the answer's `control`.
+        top_k: as in `Reader.top_k`. params: `shortlist` (int), `relative_increase` (float), and
+        others that the methods name; UserError before anything runs for one that some chosen method
+        does not have. A method that fails keeps none of the others from answering: its error is
+        raised after the last of them. control: how many random training records to score beside the
+        candidates of a method that has a shortlist, as the answer's `control`.
         """
         names = validate.methods(methods, {entry["name"]: entry for entry in self.methods()})
-        k = validate.top_k(top_k, self.n_train)
+        k = self.top_k(top_k)
         query = _checked(query)
         for name in names:
             METHODS[name].check_options({"exhaustive": exhaustive, **params})
@@ -251,11 +251,8 @@ class Engine(Reader):
     def _attributor(self, name: str) -> Any:
         """The method's object, built when first asked for; it keeps what its next run can reuse."""
         if name not in self._attributors:
-            build = METHODS[name].build
-            if build is None:
-                raise UserError(f"method {name} is not available yet")
             self._context.clip = self.clip
-            self._attributors[name] = build(self._context)
+            self._attributors[name] = METHODS[name].build(self._context)
         return self._attributors[name]
 
 

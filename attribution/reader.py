@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attribution import catalogue, defaults, layout, report, saved
+from attribution import catalogue, defaults, layout, report, saved, validate
 from attribution.artists import artist_shares, score_floor
 from attribution.costs import Cost, cost
 from attribution.index import Index
@@ -35,6 +35,14 @@ class Reader:
         self.n_records: int = index.n_records
         self.n_train: int = len(index.train_rows)
         self._about = report.about(self.manifest, self.n_train, device)
+
+    def top_k(self, asked: object = None) -> int:
+        """How many records to show: the number asked for, else as many as by default, or all where
+        there are fewer. UserError for what is no such number.
+        """
+        if asked is None:
+            return min(defaults.TOP_K, self.n_train)
+        return validate.top_k(asked, self.n_train)
 
     def cost(self, name: str) -> Cost:
         """Bytes kept and seconds of precomputing for each record, of one method."""

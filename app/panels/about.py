@@ -15,8 +15,8 @@ DOES_NOT = (
     "yours without mattering.",
     "It is no share of authorship and no licence fee. Influence does not add up to 100 % of a "
     "picture.",
-    "It is an estimate. The proof would be to train again without those drawings, for every "
-    "picture.",
+    "It is an estimate. The proof is to train again without those drawings: Look further → Prove "
+    "does so, with a small model of its own.",
     "Small differences in rank mean little: number 7 and number 12 may well change places.",
 )
 

@@ -25,7 +25,6 @@ from app.panels.run import MOST_SHOWN
 from app.panels.strips import EMPTY, NONE_PICKED, Strips
 from app.session import Comparison, Session
 from app.status import ANNOUNCE, Step, visitor
-from attribution import defaults
 from attribution.engine import Engine
 from attribution.regions import key
 from attribution.types import Attribution, Cancelled, Example, Progress, Query, UserError
@@ -79,7 +78,7 @@ class Compare:
 
     def __init__(self, engine: Engine, jobs: Jobs) -> None:
         self.engine, self.jobs = engine, jobs
-        self.top_k = min(defaults.TOP_K, engine.n_train)
+        self.top_k = engine.top_k()
         self._cost = lru_cache(maxsize=None)(engine.cost)
         self.titles = {m["name"]: m["title"] for m in engine.methods()}
         self.draw = Strips(Gallery(engine), self.titles)

@@ -5,27 +5,17 @@ Its own small world, which trains in minutes; the page's picture above plays no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app.jobs import Ended, Jobs
-from app.markup import (
-    AT_ONCE,
-    block,
-    by_kind,
-    chips,
-    data_uri,
-    label_of,
-    pickable,
-    picked_id,
-    text,
-    with_code,
-)
+from app.jobs import Ended, Jobs, sentence
+from app.markup import AT_ONCE, block, chips, data_uri, pickable, picked_id, text, with_code
 from app.panels.proof_view import begun_html, curves_html, proof_html
+from app.panels.run import choices
 from app.proving import Begun, Proving
 from app.status import EVERY_CLICK, Step, never_nothing, visitor
 from app.trainings import STAGE, Curves
@@ -49,6 +39,7 @@ LEAD = (
     "missed as many pictures at random. A separate, small model trains here, on {n} drawings of "
     "{px} px; the picture in step 1 plays no part. It takes three to five minutes on four cores."
 )
+ABSENT = "Not among them, for the index of this small world is kept small"
 K_INFO = "Ten train one model, another number two: the other one misses as many at random."
 WAITING = (
     "Waiting for another proof",
@@ -85,6 +76,7 @@ class Prove:
         self._wire()
 
     def _form(self) -> None:
+        methods = self._methods()
         ideas = catalogue.prompts(self.proving.index, 4, seed=1)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=280):
@@ -98,11 +90,12 @@ class Prove:
                 self.ideas = pickable(words, elem_id="prove-ideas")
             with gr.Column(scale=2, min_width=280):
                 self.method = gr.Dropdown(
-                    choices=self._choices(),
+                    choices=choices(methods),
                     value=defaults.METHOD,
                     label="Method",
                     elem_id="prove-method",
                 )
+                self.absent = block(absent_html(methods), elem_id="prove-absent")
                 most = min(MOST, len(self.proving.index.train_rows) - 1)
                 self.k = gr.Slider(
                     1,
@@ -120,20 +113,16 @@ class Prove:
                     elem_id="prove-seed",
                 )
 
-    def _choices(self) -> list[tuple[str, str]]:
-        """(title and kind, name) of the methods that the proof world can serve; not the control,
-        which is always there."""
+    def _methods(self) -> list[dict[str, Any]]:
+        """Every method, and whether the proof world can serve it; not the control, which is always
+        there."""
         index = self.proving.index
-        able = [
-            {"name": m.name, "kind": m.kind, "title": m.title}
-            for m in METHODS.values()
-            if m.build and m.kind != "control" and not needs.why_not(index, m.needs)
-        ]
-        return [
-            (f"{m['title']} · {label_of(kind)}", m["name"])
-            for kind, group in by_kind(able).items()
-            for m in group
-        ]
+        found = []
+        for m in METHODS.values():
+            if m.kind != "control":
+                able = not needs.why_not(index, m.needs)
+                found.append({"name": m.name, "kind": m.kind, "title": m.title, "available": able})
+        return found
 
     def _wire(self) -> None:
         asked = [self.prompt, self.seed, self.method, self.k]
@@ -219,6 +208,12 @@ def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:
     return f'<p class="w-examples-lead">{EXAMPLES}.</p><ul class="w-examples">{items}</ul>'
 
 
+def absent_html(methods: Iterable[dict[str, Any]]) -> str:
+    """Which methods are not among the choices, and why; nothing where all are."""
+    titles = [text(m["title"]) for m in methods if not m["available"]]
+    return f'<p class="w-caption">{ABSENT}: {"; ".join(titles)}.</p>' if titles else ""
+
+
 def done(proof: Proof) -> str:
     """One line: what was trained, and for how long; a control that was there took no time."""
     seconds = max(proof.found.seconds, proof.control.seconds)
@@ -228,11 +223,6 @@ def done(proof: Proof) -> str:
             "random was there already."
         )
     return f"Done: trained without {proof.k}, and without {proof.k} at random, in {seconds:.0f} s."
-
-
-def sentence(why: str) -> str:
-    """What is missing, as a sentence."""
-    return f"{why[:1].upper()}{why[1:]}."
 
 
 def _idea(event: gr.EventData) -> str:

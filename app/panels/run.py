@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -30,7 +30,7 @@ class Run:
         block(heading(3, "Ask where it comes from"))
         with gr.Row(equal_height=True, elem_id="settings"):
             self.method = gr.Dropdown(
-                choices=choices(self.methods),
+                choices=choices(self.methods.values()),
                 value=defaults.METHOD,
                 label="Method",
                 info=self.explanation(defaults.METHOD),
@@ -40,7 +40,7 @@ class Run:
             self.top_k = gr.Slider(
                 1,
                 min(MOST_SHOWN, engine.n_train),
-                value=min(defaults.TOP_K, engine.n_train),
+                value=engine.top_k(),
                 step=1,
                 label="How many to show",
                 elem_id="top-k",
@@ -93,9 +93,9 @@ def summary(answer: Attribution) -> str:
     return f"Done: {answer.candidates:,} training pictures scored in {seconds:.1f} s."
 
 
-def choices(methods: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+def choices(methods: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
     """(title and kind, name) of the methods that can run here, kind after kind."""
-    groups = by_kind(m for m in methods.values() if m["available"])
+    groups = by_kind(m for m in methods if m["available"])
     return [
         (f"{m['title']} · {label_of(kind)}", m["name"])
         for kind, group in groups.items()

@@ -208,7 +208,7 @@ def test_methods_are_grouped_by_kind(engine: PatientEngine) -> None:
     assert {defaults.METHOD, "random"} <= set(first) and len(first) == 3
     fewer = [m for m in methods if m["name"] != defaults.METHOD]
     assert set(default_choice(fewer)) == {"abu", *first} - {defaults.METHOD}
-    named = choices({m["name"]: m for m in methods})
+    named = choices(methods)
     assert named[0] == ("AbU · loss change", "abu") and named[-1][1] == "random"
     assert {name for _, name in named} == {m["name"] for m in methods if m["available"]}
     drawn = lacking_html([{"title": "<T>", "why": "it lacks rows: run `make them`"}])

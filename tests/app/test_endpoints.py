@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from app.api import add_endpoints
+from app.jobs import Jobs
+from attribution import defaults
+from attribution.engine import Engine
 from attribution.methods.method import Method
 from attribution.methods.registry import METHODS
 from attribution.types import Attribution, Progress, Query, UserError
@@ -104,7 +109,7 @@ def failing() -> Iterator[None]:
     """Two methods: `sorry` gives a reason, `broken` has a fault."""
     errors = {"sorry": UserError("nothing to go by"), "broken": ZeroDivisionError("secret")}
     for name, error in errors.items():
-        METHODS[name] = Method(name, "control", name, "", "", build=lambda _, e=error: Failing(e))
+        METHODS[name] = Method(name, "control", name, "", "", (), lambda _, e=error: Failing(e))
     yield
     for name in errors:
         del METHODS[name]
@@ -138,6 +143,27 @@ def test_an_answer_of_no_method_is_an_error(client: Client, failing: None) -> No
     for name in ("broken", "sorry,broken"):
         line = refused(client, **call, methods=name.split(","))
         assert "our side" in line and "secret" not in line
+
+
+def test_the_default_number_of_records_is_told(
+    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = {"prompt": "ak by 0", "seed": 5, "methods": ["pixel"], "api_name": "/attribute"}
+    for number in ({}, {"top_k": None}):
+        (method,) = client.predict(**call, **number)["methods"]
+        assert len(method["results"]) == defaults.TOP_K
+    assert _told(engine) == defaults.TOP_K
+    monkeypatch.setattr(engine, "n_train", 7)  # an index of few
+    assert _told(engine) == 7
+
+
+def _told(engine: Engine) -> Any:
+    """The default of `top_k` that clients of a page are shown."""
+    with gr.Blocks() as page:
+        add_endpoints(engine, Jobs(engine))
+    endpoint = page.get_api_info()["named_endpoints"]["/attribute"]
+    (top_k,) = (one for one in endpoint["parameters"] if one["parameter_name"] == "top_k")
+    return top_k["parameter_default"]
 
 
 def test_attribute_takes_an_uploaded_image(client: Client, picture: Path) -> None:

@@ -20,10 +20,11 @@ from PIL import Image
 
 from app.panels import proof_view
 from app.panels.proof_view import chance, curves_html, proof_html, verdict
-from app.panels.prove import Prove, done
+from app.panels.prove import Prove, absent_html, done
 from app.proving import Begun, Proving
 from app.trainings import ROOT, STAGE, Curves, progress_of
 from attribution.engine import Engine
+from attribution.methods.registry import METHODS
 from attribution.proofs import Control, Proof, save_control, save_proof
 from attribution.types import Progress, Query, UserError
 from evaluation import results
@@ -93,6 +94,17 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     assert isinstance(again, Proof) and again.control.curve == kept.curve
     assert again.control.seconds == 0 and "random was there already" in done(again)
     assert verdict(again, "Pixels").rpartition("random ones, ")[2].split(".")[0] in shown
+
+
+def test_methods_that_the_small_world_cannot_serve_are_named(prove: Prove) -> None:
+    offered = {name for _, name in prove.method.choices}
+    absent = {"dino", "dinov2", "clip-abc", "dino-abc", "abu-ekfac-full"}
+    assert {"abu-ekfac", "abu", "pixel"} <= offered and not offered & {*absent, "random"}
+    line = prove.absent.value
+    assert all(METHODS[name].title in line for name in absent) and "kept small" in line
+    titles = set(line.partition(": ")[2].removesuffix(".</p>").split("; "))
+    assert titles == {m.title for m in METHODS.values() if m.name not in (*offered, "random")}
+    assert absent_html([{"title": "AbU", "available": True}]) == ""
 
 
 def test_closing_ends_the_trainings_at_once(prove: Prove) -> None:

@@ -36,6 +36,11 @@ def test_generate_is_a_step_at_a_time_and_repeats(engine, query) -> None:
     assert query.image.size == (engine.resolution, engine.resolution)
 
 
+def test_a_small_index_is_asked_without_a_number_too(engine, query) -> None:
+    assert engine.n_train < defaults.TOP_K
+    assert finished(engine.attribute(query, ("pixel",))).candidates == engine.n_train
+
+
 def test_bad_input_is_refused_in_one_line(engine, query) -> None:
     bad = (
         lambda: list(engine.generate("", 0)),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attribution import layout
+from attribution import defaults, layout
 from attribution.engine import Engine
 from attribution.index import Index
 from attribution.reader import Reader
@@ -29,6 +29,17 @@ def test_an_engine_is_a_reader_with_a_model(engine, reader) -> None:
     assert isinstance(engine, Engine) and not hasattr(reader, "denoiser")
     assert reader.index_hash == engine.index_hash and reader.n_train == engine.n_train
     assert reader.suggest_prompts(3) == engine.suggest_prompts(3)
+
+
+def test_as_many_are_shown_as_there_are(reader, monkeypatch) -> None:
+    assert reader.n_train < defaults.TOP_K
+    assert reader.top_k() == reader.top_k(None) == reader.n_train
+    assert reader.top_k("3") == reader.top_k(3) == 3
+    for bad in (0, reader.n_train + 1, "many"):
+        with pytest.raises(UserError, match=f"from 1 to {reader.n_train}"):
+            reader.top_k(bad)
+    monkeypatch.setattr(reader, "n_train", 1000)
+    assert reader.top_k() == defaults.TOP_K
 
 
 def test_costs_are_read_off_the_index(reader) -> None:
