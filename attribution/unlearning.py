@@ -13,6 +13,7 @@ Eq. 5: θ ← θ + (α/N) F⁻¹ ∇L(ẑ, θ).
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ __all__ = ["Delta", "UnlearnConfig", "Unlearned", "applied", "unlearn"]
 
 STAGE = "unlearn"
 CURVATURES = ("diagonal", "ekfac", "kfac", "none")
+# Fields of UnlearnConfig by what they are; any number will do for the real ones.
+WHOLE = ("steps", "n_records", "stride", "draws", "search_draws", "seed")
+REAL = ("damping", "relative_increase", "alpha")
 # Samples of one forward and backward; a backward costs about two forwards.
 MOST_SAMPLES, GRADIENT_COST, EXPECTED_EVALUATIONS = 20, 3, 6
 # Paper, appendix C: step sizes α of one Newton step on COCO, by weight set.
@@ -69,11 +73,19 @@ class UnlearnConfig:
     objective: Objective = "loss"
 
     def __post_init__(self) -> None:
+        for name in WHOLE:
+            value = getattr(self, name)
+            _require(_is_whole(value), f"{name} has to be a whole number, not {value!r}")
+        for name in REAL:
+            value = getattr(self, name)
+            known = _is_finite(value) or (name == "alpha" and value is None)
+            _require(known, f"{name} has to be a finite number, not {value!r}")
+        _require(isinstance(self.ewc, bool), f"ewc is true or false, not {self.ewc!r}")
         _require(self.weight_set in WEIGHT_SETS, f"weight set is one of {', '.join(WEIGHT_SETS)}")
         _require(self.curvature in CURVATURES, f"curvature is one of {', '.join(CURVATURES)}")
         _require(self.objective in OBJECTIVES, f"objective is one of {', '.join(OBJECTIVES)}")
         _require(self.preset in (None, "paper"), "the only unlearning preset is 'paper'")
-        _require(0 <= self.damping < math.inf, "damping must not be negative")
+        _require(self.damping >= 0, "damping must not be negative")
         _require(
             0 < self.relative_increase <= 100, "relative increase must be above 0, at most 100"
         )
@@ -264,6 +276,17 @@ class _Clock:
         seconds = time.perf_counter() - self.began
         left = seconds / self.done * (self.total - self.done)
         return Progress(STAGE, self.done, self.total, seconds, left)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number, and no greater than a float can be."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _require(condition: bool, message: str) -> None:

@@ -38,7 +38,7 @@ def main(program: str, verbs: Verbs, argv: list[str] | None = None) -> int:
     module.add_arguments(parser)
     try:
         _run(module, argv[0], parser.parse_args(argv[1:]))
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         print(f"{program} {argv[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

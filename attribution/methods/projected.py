@@ -7,7 +7,7 @@ the greater one. What is summed over the rows is kept for the next query.
 
 from __future__ import annotations
 
-import math
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -247,7 +247,7 @@ def _chosen(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
 def _check(options: Mapping[str, Any]) -> None:
     damping, draws, seed = options["damping"], options["draws"], options["seed"]
     number = isinstance(damping, int | float) and not isinstance(damping, bool)
-    if not number or not 0 < damping < math.inf:
+    if not number or not 0 < damping <= sys.float_info.max:
         raise UserError("damping must be a number above 0")
     for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -22,8 +22,9 @@ CONFIGURABLE = (
     *("relative_increase", "steps", "preset", "alpha", "damping", "stride", "draws"),
     *("search_draws", "ewc", "seed"),
 )
-OTHER_OPTIONS = ("exhaustive", "shortlist", "racing", "also", "fresh_base", "columns")
-OPTIONS = (*OTHER_OPTIONS, *CONFIGURABLE)
+# Of one run, whatever the method: what is scored, and how.
+RUN_OPTIONS = ("exhaustive", "shortlist", "racing", "also", "fresh_base", "columns")
+OPTIONS = (*RUN_OPTIONS, *CONFIGURABLE)
 
 
 def configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> UnlearnConfig:

@@ -4,7 +4,8 @@
 `@place` is another index of the same model and records, with other extras (wider projections, more
 models). How cells become a score is an option too: `flips=mean` takes the mean over image and flip
 where methods take the greater one, `timesteps=equal` gives each timestep the same spread over the
-records where methods let the larger changes count for more.
+records where methods let the larger changes count for more. What else a run takes (which records,
+which cells) is not an arm's to say.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from attribution.index import Index
 from attribution.integrity import canonical_hash
 from attribution.methods import needs
 from attribution.methods.registry import METHODS, Context
-from attribution.methods.unlearning import configured
+from attribution.methods.unlearning import RUN_OPTIONS, configured
 from attribution.types import Attribution, Query, UserError
+from attribution.unlearning import REAL
 from evaluation.answers import last
 
-RANDOM = "random"
 # Option → its values, the methods' own one first.
 READINGS = {"flips": ("max", "mean"), "timesteps": ("plain", "equal")}
 
@@ -51,13 +52,24 @@ class Arm:
                 raise UserError(f"{text}: options are written option=value")
             options[option] = _value(value)
         arm = cls(name, place, tuple(sorted(options.items())))
+        arm._check(text)
+        found = {option: _normal(option, value) for option, value in arm.options}
+        return cls(name, place, tuple(found.items()))
+
+    def _check(self, text: str) -> None:
+        """UserError, naming the arm as it was written, for an option or a value there is not."""
+        method, found = METHODS[self.name], dict(self.options)
         for option, values in READINGS.items():
-            if options.get(option, values[0]) not in values:
+            if found.get(option, values[0]) not in values:
                 raise UserError(f"{text}: {option} is {' or '.join(values)}")
-        METHODS[name].check_options(arm.asked)
-        if arm.reading and METHODS[name].kind != "unlearning":
+        own = [option for option in method.options if option not in RUN_OPTIONS]
+        for option in self.asked:
+            if option not in own:
+                known = ", ".join(own) or "none"
+                raise UserError(f"{text}: an arm has no option {option!r}; {self.name}'s: {known}")
+        method.check_options(self.asked)
+        if self.reading and method.kind != "unlearning":
             raise UserError(f"{text}: only methods with cells have {', '.join(READINGS)}")
-        return arm
 
     @classmethod
     def parse_plain(cls, text: str) -> Arm:
@@ -102,7 +114,6 @@ def configuration(arm: Arm, index: Index) -> dict[str, Any]:
     method = METHODS[arm.name]
     if method.kind not in ("unlearning", "gradient"):
         return dict(arm.asked)
-    assert method.build is not None
     no_model: Any = None  # what is built here never runs
     own = method.build(Context(no_model, index)).config
     if method.kind == "unlearning":
@@ -120,8 +131,8 @@ def digest(arm: Arm, index: Index) -> str:
             extras[need] = [index.extra(name), dict(index.extras.encoders.get(name, {}))]
         elif kind == "curvature":
             which, weights, objective = needs.curvature_named(name)
-            if (weights, objective) == ("kv", "loss"):
-                which = "diagonal"  # the index's own are one step, named after this one
+            if which != "kfac" and (weights, objective) == ("kv", "loss"):
+                which = "diagonal"  # the index's hash covers its own two: one name for both
             path = needs.curvature_path(index, which, weights, objective)
             extras[need] = path and [path.name, index.extra(path.stem)]
     own = configuration(arm, index)
@@ -174,6 +185,12 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _normal(option: str, value: Any) -> Any:
+    """A whole number for a real one, as 1 for 1.0, is written like any other."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and option in REAL else value
 
 
 def _text(value: Any) -> str:

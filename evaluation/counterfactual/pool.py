@@ -12,6 +12,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -92,7 +93,7 @@ class _Team(Generic[T]):
         waiting, busy, failure = tasks[::-1], {}, None
         for connection in self.processes:
             busy[connection] = waiting.pop()
-            connection.send(busy[connection])
+            self._give(connection, busy[connection])
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
@@ -107,10 +108,15 @@ class _Team(Generic[T]):
                     del busy[connection]
                     if waiting:
                         busy[connection] = waiting.pop()
-                        connection.send(busy[connection])
+                        self._give(connection, busy[connection])
                 yield event
         if failure is not None:
             raise failure
+
+    def _give(self, connection: Connection, task: T) -> None:
+        """Hand a worker its next task; of one that is gone, `_heard` tells what ended it."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.send(task)
 
     def _heard(self, connection: Connection, task: T) -> Event[T]:
         try:

@@ -50,7 +50,7 @@ SEED = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every verb that retrains."""
-    parser.set_defaults(index=INDEX)
+    parser.set_defaults(index=INDEX, place=[], anew=False, recorded=False)
     add = parser.add_argument
     add("--steps", type=count(), help="DDIM steps; default: as recommended for the model")
     add("--guidance", type=float, help="guidance scale; default: as recommended")
@@ -63,7 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes of one thread each; 0: none but this one; default: one a core",
     )
-    add(
+
+
+def add_answering(parser: argparse.ArgumentParser) -> None:
+    """The same, and whose answers count: of every verb that asks methods."""
+    add_arguments(parser)
+    parser.add_argument(
         "--place",
         type=_place,
         action="append",

@@ -130,7 +130,7 @@ def options(one: Configuration, columns: int, grid: int, survivors: int | None) 
     """
     chosen = dict(one.arm.asked)
     if one.kind == UNLEARNING:
-        chosen.setdefault("racing", [(1, survivors)] if survivors else False)
+        chosen["racing"] = [(1, survivors)] if survivors else False
         chosen["fresh_base"] = False
     elif one.kind == GRADIENT and one.own_rows:
         chosen.setdefault("draws", round(DRAWS * grid / columns))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from attribution.artists import UNKNOWN
 from attribution.index import Index
 from attribution.types import UserError
 from evaluation.copies import Pictures, compare
@@ -28,7 +29,7 @@ SEED = 31
 # the distance at which one is a copy.
 KIN = 0.3
 # Not one hand: no style to learn.
-NOBODY = {"", "unknown artist"}
+NOBODY = {"", UNKNOWN}
 _EVERY = 1 << 20
 
 

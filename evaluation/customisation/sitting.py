@@ -72,9 +72,7 @@ class Sitting:
         context = self.context(one)
         key = (*_key(one), one.arm.name)
         if key not in self._built:
-            build = METHODS[one.arm.name].build
-            assert build is not None
-            self._built[key] = build(context)
+            self._built[key] = METHODS[one.arm.name].build(context)
         options = methods.options(one, len(settings.timesteps), grid, settings.survivors)
         query = self.made.query(number, one.word)
         ids = self.bench.index.ids(self.pool)

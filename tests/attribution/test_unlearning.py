@@ -207,6 +207,35 @@ def test_bad_configurations_are_refused_where_they_are_made(wrong):
         UnlearnConfig(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"damping": "abc"}, "damping has to be a finite number, not 'abc'"),
+        ({"damping": float("inf")}, "damping has to be a finite number, not inf"),
+        ({"damping": None}, "damping has to be a finite number"),
+        ({"relative_increase": True}, "relative_increase has to be a finite number, not True"),
+        ({"relative_increase": 10**400}, "relative_increase has to be a finite number"),
+        ({"alpha": "0.1"}, "alpha has to be a finite number"),
+        ({"steps": 2.5}, "steps has to be a whole number, not 2.5"),
+        ({"steps": 2.0}, "steps has to be a whole number, not 2.0"),
+        ({"draws": 1.5}, "draws has to be a whole number"),
+        ({"search_draws": True}, "search_draws has to be a whole number"),
+        ({"stride": "100"}, "stride has to be a whole number"),
+        ({"n_records": 1.0}, "n_records has to be a whole number"),
+        ({"seed": "x"}, "seed has to be a whole number, not 'x'"),
+        ({"ewc": 1}, "ewc is true or false, not 1"),
+    ],
+)
+def test_options_of_another_type_are_refused(wrong, words):
+    with pytest.raises(UserError, match=words):
+        UnlearnConfig(**wrong)
+
+
+def test_whole_numbers_are_numbers_too():
+    config = UnlearnConfig(damping=1, relative_increase=1, alpha=1)
+    assert config.alpha == config.damping == 1.0
+
+
 def test_progress_counts_up_while_the_model_holds_its_own_weights(world, fisher):
     before = snapshot(world.denoiser)
     config = UnlearnConfig(**{**BASE, "draws": 12, "steps": 2})

@@ -79,6 +79,24 @@ def test_what_goes_wrong_in_a_worker_is_told(tmp_path, task, error, words):
         events([task], tmp_path, 1)
 
 
+def refuse():
+    raise UserError("there is no index")
+
+
+@pytest.mark.parametrize(
+    ("set_up", "words"), [(partial(os._exit, 9), "exit code 9"), (refuse, "there is no index")]
+)
+def test_a_worker_that_is_gone_before_its_task_is_told_alike(set_up, words):
+    team = pool._Team(set_up, 2)
+    try:
+        for process in team.processes.values():
+            process.join()
+        with pytest.raises(UserError, match=words):
+            list(team.work([1, 2, 3]))
+    finally:
+        team.dismiss()
+
+
 def test_finished_tasks_are_told_before_a_failure(tmp_path):
     told = []
     with pytest.raises(UserError):
