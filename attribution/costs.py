@@ -87,8 +87,7 @@ def _curvatures(index: Index, needed: Sequence[str]) -> list[str]:
     """The core Fisher, or the extra step that made that of other weights or another objective."""
     steps = []
     for kind, _, name in (need.partition(":") for need in needed):
-        if kind in ("curvature", "weights"):
-            name = f"diagonal:{name}" if kind == "weights" else name
+        if kind == "curvature":
             path = curvature_path(index, *curvature_named(name))
             extra = path is not None and path.parent.name == layout.EXTRA_FILES
             steps.append(path.stem if path is not None and extra else "fisher")

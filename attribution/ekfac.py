@@ -10,12 +10,23 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from attribution.fisher import COUNT, DiagonalFisher, Powers, check_covered, damped_power, part_of
+from attribution.fisher import (
+    COUNT,
+    DiagonalFisher,
+    Powers,
+    check_covered,
+    damped_power,
+    part_of,
+    plain,
+)
 from attribution.gradients import Gradients, gradients_from_tokens
 from attribution.layers import Scales, Tokens
 from attribution.weights import reads_text
 
 TEXT_INPUT = "text"
+# What names in a saved state begin with.
+INPUTS, OUTPUTS = "cov_in.", "cov_out."
+Q_IN, Q_OUT, VALUES, REST = "q_in.", "q_out.", "values.", "rest."
 
 
 class Covariances:
@@ -44,19 +55,25 @@ class Covariances:
             seen.add(source)
         self.count = total
 
-    def state(self) -> dict[str, Tensor]:
-        """Safetensors-ready float32 `cov_in.<input>`, `cov_out.<module>` and `count`."""
-        made = {f"cov_in.{k}": v.float().cpu().contiguous() for k, v in self.inputs.items()}
-        made |= {f"cov_out.{k}": v.float().cpu().contiguous() for k, v in self.outputs.items()}
+    def sums(self) -> dict[str, Tensor]:
+        """`cov_in.<input>`, `cov_out.<module>` and `count` in full precision, to go on from."""
+        made = {f"{INPUTS}{name}": a for name, a in self.inputs.items()}
+        made |= {f"{OUTPUTS}{name}": b for name, b in self.outputs.items()}
         return {**made, COUNT: torch.tensor([self.count])}
 
+    def state(self) -> dict[str, Tensor]:
+        """The same, safetensors-ready, float32."""
+        return plain(self.sums())
+
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Covariances:
-        """Back from `state()`."""
+    def from_sums(cls, sums: Mapping[str, Tensor]) -> Covariances:
+        """Back from `sums()` or `state()`."""
         made = cls()
-        made.inputs, made.outputs = part_of(state, "cov_in."), part_of(state, "cov_out.")
-        made.count = int(state[COUNT])
+        made.inputs, made.outputs = part_of(sums, INPUTS), part_of(sums, OUTPUTS)
+        made.count = int(sums[COUNT])
         return made
+
+    from_state = from_sums
 
     def merge(self, other: Covariances) -> None:
         """Join another part's means, weighted by counts, e.g. of another shard."""
@@ -118,23 +135,27 @@ class EKFAC(Powers):
         self.values.merge(other.values)
         self.rest.merge(other.rest)
 
+    def sums(self) -> dict[str, Tensor]:
+        """`q_in.<input>`, `q_out.<module>`, `values.<module>`, `rest.<name>` and `count` in full
+        precision, to go on from."""
+        made = {f"{Q_IN}{name}": q for name, q in self.q_in.items()}
+        made |= {f"{Q_OUT}{name}": q for name, q in self.q_out.items()}
+        made |= {f"{VALUES}{name}": value for name, value in self.values.values.items()}
+        made |= {f"{REST}{name}": value for name, value in self.rest.values.items()}
+        return {**made, COUNT: torch.tensor([self.count])}
+
     def state(self) -> dict[str, Tensor]:
-        """Safetensors-ready: `q_in.<input>`, `q_out.<module>`, `values.<module>`, `rest.<name>`,
-        `count`."""
-        made = {f"q_in.{k}": v.float().cpu().contiguous() for k, v in self.q_in.items()}
-        made |= {f"q_out.{k}": v.float().cpu().contiguous() for k, v in self.q_out.items()}
-        values, rest = self.values.state(), self.rest.state()
-        made |= {f"values.{k}": v for k, v in values.items() if k != COUNT}
-        made |= {f"rest.{k}": v for k, v in rest.items() if k != COUNT}
-        return {**made, COUNT: values[COUNT]}
+        """The same, safetensors-ready, float32."""
+        return plain(self.sums())
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> EKFAC:
-        """Back from `state()`."""
-        count = int(state[COUNT])
-        values = DiagonalFisher(part_of(state, "values."), count)
-        rest = DiagonalFisher(found, count) if (found := part_of(state, "rest.")) else None
-        return cls(part_of(state, "q_in."), part_of(state, "q_out."), values, rest=rest)
+    def from_sums(cls, sums: Mapping[str, Tensor]) -> EKFAC:
+        """Back from `sums()` or `state()`."""
+        count = int(sums[COUNT])
+        values, rest = (DiagonalFisher(part_of(sums, kind), count) for kind in (VALUES, REST))
+        return cls(part_of(sums, Q_IN), part_of(sums, Q_OUT), values, rest=rest)
+
+    from_state = from_sums
 
     def damped(self, relative: float) -> EKFAC:
         """λ + relative · mean(λ) per layer, and the rest likewise."""

@@ -113,8 +113,7 @@ class DiagonalFisher(Powers):
 
     def state(self) -> dict[str, Tensor]:
         """Safetensors-ready: name → float32 [*shape] on the CPU, and `count`."""
-        made = {name: value.float().cpu().contiguous() for name, value in self.values.items()}
-        return {**made, COUNT: torch.tensor([self.count])}
+        return {**plain(self.values), COUNT: torch.tensor([self.count])}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> DiagonalFisher:
@@ -151,11 +150,20 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
+def plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As it is saved: real numbers in float32, all on the CPU."""
+    return {
+        name: (value.float() if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in state.items()
+    }
+
+
 def check_covered(names: Sequence[str], covered: Collection[str], what: str) -> None:
     """UserError naming the first parameter that a curvature does not cover."""
     missing = [name for name in names if name not in covered]
     if missing:
         raise UserError(
             f"the index's {what} does not cover {missing[0]} and {len(missing) - 1} more weights; "
-            "rebuild it with: python -m precompute fisher"
+            "make it anew with `python -m precompute fisher`, or one that lies in extras/ with "
+            "`python -m precompute variants`"
         )

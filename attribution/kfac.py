@@ -15,26 +15,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from attribution.ekfac import EKFAC, Covariances, input_group
-from attribution.fisher import COUNT, DiagonalFisher, part_of
+from attribution.ekfac import EKFAC, INPUTS, OUTPUTS, REST, Covariances, input_group
+from attribution.fisher import COUNT, DiagonalFisher, part_of, plain
 from attribution.gradients import gradients_from_tokens
 from attribution.layers import Scales, Tokens
 
-INPUTS, OUTPUTS, TRACES, REST = "cov_in.", "cov_out.", "trace.", "rest."
+TRACES = "trace."
 
 
 class KFAC:
     """covariances: A and B. traces: module → E‖G‖². rest: parameters that are no matrices, biases
     and norms, diagonal."""
 
-    def __init__(
-        self,
-        covariances: Covariances | None = None,
-        traces: DiagonalFisher | None = None,
-        rest: DiagonalFisher | None = None,
-    ) -> None:
-        self.covariances = covariances or Covariances()
-        self.traces, self.rest = traces or DiagonalFisher(), rest or DiagonalFisher()
+    def __init__(self) -> None:
+        self.covariances = Covariances()
+        self.traces, self.rest = DiagonalFisher(), DiagonalFisher()
 
     def accumulate(self, tokens: Mapping[str, Tokens], names: Sequence[str]) -> None:
         """Add a batch: module name → x [B, L, i], δ [B, L, o]; of `names`, those that belong to no
@@ -48,32 +43,27 @@ class KFAC:
 
     def sums(self) -> dict[str, Tensor]:
         """All of it in full precision, to go on from."""
-        made = {f"{INPUTS}{name}": a for name, a in self.covariances.inputs.items()}
-        made |= {f"{OUTPUTS}{name}": b for name, b in self.covariances.outputs.items()}
-        made |= {f"{TRACES}{name}": trace for name, trace in self.traces.values.items()}
-        made |= {f"{REST}{name}": f for name, f in self.rest.values.items()}
-        return {**made, COUNT: torch.tensor([self.covariances.count])}
+        traces = {f"{TRACES}{name}": trace for name, trace in self.traces.values.items()}
+        rest = {f"{REST}{name}": f for name, f in self.rest.values.items()}
+        return {**self.covariances.sums(), **traces, **rest}
 
     @classmethod
     def from_sums(cls, sums: Mapping[str, Tensor]) -> KFAC:
         """Back from `sums()`."""
-        made, count = cls(), int(sums[COUNT])
-        covariances = made.covariances
-        covariances.inputs, covariances.outputs = part_of(sums, INPUTS), part_of(sums, OUTPUTS)
-        covariances.count = count
+        made = cls()
+        made.covariances = Covariances.from_sums(sums)
         made.traces, made.rest = (
-            DiagonalFisher(part_of(sums, kind), count) for kind in (TRACES, REST)
+            DiagonalFisher(part_of(sums, kind), made.covariances.count) for kind in (TRACES, REST)
         )
         return made
 
     def state(self, kept: torch.dtype = torch.float16) -> dict[str, Tensor]:
         """Safetensors-ready: halves [n(n+1)/2] of A and B, row by row from the diagonal on, in the
         precision `kept`; float32 traces and rest."""
-        made = {}
-        for name, value in self.sums().items():
-            factor = name.startswith((INPUTS, OUTPUTS))
-            made[name] = (_half(value).to(kept) if factor else _plain(value)).cpu().contiguous()
-        return made
+        sums = self.sums()
+        factors = [name for name in sums if name.startswith((INPUTS, OUTPUTS))]
+        halves = {name: _half(sums.pop(name)).to(kept).cpu() for name in factors}
+        return {**halves, **plain(sums)}
 
 
 def opened(state: Mapping[str, Tensor]) -> EKFAC:
@@ -98,10 +88,6 @@ _TINY = torch.finfo(torch.float64).tiny
 def _lengths(layer: Tokens) -> Tensor:
     """‖G‖ per sample, [B]."""
     return layer.weight_gradients().flatten(1).norm(dim=1)
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
 
 
 def _half(matrix: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ PROOFS = "proofs"
 CONTROLS = "controls"
 # What making the index took: {step: {"seconds", "records"}}; vouched for by nothing.
 TIMINGS = "timings.json"
+# How each network was trained, beside the weights; the UNet's record: what is repeated to retrain.
+TRAINING = "training"
+UNET_TRAINING = f"{TRAINING}/unet_training.json"
 # Sampling settings a model recommends, beside its weights: {"steps": 50, "guidance": 3.0}.
 GENERATION = "generation.json"
 

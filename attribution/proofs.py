@@ -25,7 +25,7 @@ from attribution.report import json_text, new_folder, png_bytes
 from attribution.types import Query, UserError
 
 PROOF, QUERY, RETRAINING, PICTURE = "proof.json", "query.png", "retraining.json", "picture.png"
-CONTROL, UNET = "control.json", "unet"
+CONTROL, UNET, UNET_CONFIG = "control.json", "unet", "config.json"
 SIDES = ("found", "control")
 Curve = tuple[tuple[int, float], ...]
 
@@ -169,7 +169,7 @@ def load_control(root: Path, without: tuple[str, ...], index_hash: str) -> Contr
     try:
         about = json.loads((folder / CONTROL).read_text(encoding="utf-8"))
         same = about["index_hash"] == index_hash and tuple(about["without"]) == without
-        if not same or not (folder / UNET / "config.json").is_file():
+        if not same or not (folder / UNET / UNET_CONFIG).is_file():
             return None
         return Control(without, folder / UNET, _curve(about["curve"]), float(about["seconds"]))
     except (OSError, KeyError, ValueError, TypeError):

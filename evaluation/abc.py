@@ -20,6 +20,7 @@ from attribution.index import Index
 from attribution.pipelines import choose_device
 from attribution.types import UserError
 from evaluation.results import Figure, Summary
+from evaluation.statistics import bootstrap
 from evaluation.world import world_of
 from precompute.recipes.abc.config import FEATURES
 from precompute.recipes.abc.features import Features, encoder, features, resemblance
@@ -28,7 +29,6 @@ from precompute.recipes.abc.plan import KINDS, MIXED, PLAIN, VALIDATION
 from precompute.recipes.abc.retrieval import FIELDS, scores
 
 SEED = 29
-RESAMPLES = 2000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,21 +125,13 @@ def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
 def _figure(unit: dict[str, Any]) -> Figure:
     sides = _sides(unit["models"], VALIDATION)
     gains = (sides[1] - sides[0])[:, list(FIELDS).index("mAP")]
-    low, high = interval(gains)
+    low, high = bootstrap(lambda some: float(some.mean()), gains, seed=SEED)
     before, after = (side[:, -1].mean() for side in sides)
     return Figure(
         f"{unit['unit']}: mAP of the exemplars of held-out artists' models, plain → tuned",
         f"{before:.3f} → {after:.3f} ({len(gains)} models; gain {gains.mean():+.3f}, "
         f"95 % interval {low:+.3f} to {high:+.3f})",
     )
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean of `values` [n]."""
-    rng = np.random.default_rng(SEED)
-    means = rng.choice(values, (RESAMPLES, len(values))).mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _sides(lines: list[dict[str, Any]], *wanted: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from attribution.types import UserError
 from attribution.unlearning import UnlearnConfig, Unlearned, unlearn
 from evaluation.world import World
 
-UNLEARNING = tuple(name for name, m in METHODS.items() if m.kind == "unlearning" and m.build)
+UNLEARNING = tuple(name for name, m in METHODS.items() if m.kind == "unlearning")
 
 
 @dataclass

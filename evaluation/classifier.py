@@ -1,5 +1,5 @@
-"""Forced choice: a separately trained classifier names the category of generated images (issue 2,
-2a: at least 70 %).
+"""Forced choice: a separately trained classifier names the category of generated images; the target
+is at least 70 %.
 
 python -m evaluation classifier --train-only      # about 4 minutes on one core, kept in runs/
 python -m evaluation classifier

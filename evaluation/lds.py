@@ -17,8 +17,7 @@ from pathlib import Path
 from evaluation import results
 from evaluation.arguments import names
 from evaluation.counterfactual import arms, foretold, frozen
-from evaluation.counterfactual.session import Session
-from evaluation.counterfactual.session import add_arguments as add_common
+from evaluation.counterfactual.session import Session, add_answering
 from evaluation.counterfactual.tasks import FIRST, THEN
 from evaluation.results import Summary
 from evaluation.world import world_of
@@ -26,7 +25,7 @@ from evaluation.world import world_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `lds`."""
-    add_common(parser)
+    add_answering(parser)
     add = parser.add_argument
     add("--methods", type=names, default=[*FIRST, *THEN], metavar="NAME[,NAME...]")
     add("--frozen", type=Path, default=frozen.PATH, metavar="FILE", help="settings of the methods")

@@ -27,8 +27,7 @@ from evaluation.arguments import count, counts, names
 from evaluation.counterfactual import arms, frozen, tables, tasks
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import TOP
-from evaluation.counterfactual.session import QUERIES, Session
-from evaluation.counterfactual.session import add_arguments as add_common
+from evaluation.counterfactual.session import QUERIES, Session, add_answering
 from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN, Entry, WorkList
 from evaluation.results import Summary
 from evaluation.world import world_of
@@ -39,7 +38,7 @@ Stage = dict[str, Arm]  # by label
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `leave-k-out`."""
-    add_common(parser)
+    add_answering(parser)
     add = parser.add_argument
     add("--queries", type=count(), default=QUERIES, metavar="N", help=f"default {QUERIES}")
     only = "only these, with options as name:option=value"

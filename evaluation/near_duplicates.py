@@ -1,5 +1,5 @@
-"""The share of generated images that copy one record (issue 2, 2d), for training captions and for
-held-out captions.
+"""The share of generated images that copy one record, for training captions and for held-out
+captions.
 
 A copy is as near to a record, in pixels and in CLIP, as 95 % of known copies are: training drawings
 put through the model's own autoencoder, moved by a pixel and slightly faded. How often real

@@ -59,14 +59,12 @@ def basis(name: str, context: Context) -> str:
     method = METHODS[name]
     facts: dict[str, Any] = {need: _behind(need, context) for need in method.needs}
     if method.kind == UNLEARNING:
-        assert method.build is not None
         attributor = method.build(context)
         facts["config"] = asdict(UnlearnConfig(**attributor.config))
         rows = {name: _behind(f"rows:{name}", context) for name in candidate_rows(context.index)}
         facts["candidates"] = [defaults.SHORTLIST, *default_sources(context.index), rows]
         facts["racing"] = [*map(list, attributor.racing), defaults.RACING_CONFIDENCE]
     elif method.kind == "gradient":
-        assert method.build is not None
         facts["options"] = list(method.build(context).config.values())
     return canonical_hash(facts)[:8]
 

@@ -120,7 +120,6 @@ def _unlearned(
 def _asked(name: str, answers: Answers) -> tuple[dict[str, Any], Rank]:
     """(settings, rank) by the method's own answer about the record's picture and caption."""
     index, method = answers.index, METHODS[name]
-    assert method.build is not None
     attributor = method.build(answers.context)
 
     def rank(row: int, others: np.ndarray) -> tuple[dict[str, Any], int]:

@@ -6,7 +6,7 @@ greatest mean ΔL over the tuning queries; ties keep what was. Baselines get the
 their damping, their draws, and with `--place` other projections (`--wide trak=NAME`). Repeat until
 a round changes nothing: everything tried before is already there.
 
-A round of the whole grid is about 180 trainings; `lds` says beforehand which settings are worth
+A round of the whole grid is up to 330 trainings; `lds` says beforehand which settings are worth
 them, and `--only` tries just those.
 
 python -m evaluation tune --k 10 --workers 4
@@ -27,8 +27,7 @@ from evaluation.arguments import count, names
 from evaluation.counterfactual import arms, frozen
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.lines import Lines
-from evaluation.counterfactual.session import Session
-from evaluation.counterfactual.session import add_arguments as add_common
+from evaluation.counterfactual.session import Session, add_answering
 from evaluation.counterfactual.tasks import WorkList, removals
 from evaluation.leave_k_out import check_removed
 from evaluation.results import Figure, Summary
@@ -56,7 +55,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `tune`."""
-    add_common(parser)
+    add_answering(parser)
     add = parser.add_argument
     add("--k", type=count(), default=K, metavar="K", help=f"records removed; default {K}")
     add("--methods", type=names, default=list(GRIDS), metavar="NAME[,NAME...]")

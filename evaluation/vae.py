@@ -1,5 +1,5 @@
-"""Reconstruction error of the autoencoder on held-out drawings (issue 2, 2c: below 0.012 on [-1,
-1]).
+"""Reconstruction error of the autoencoder on held-out drawings; the target is below
+0.012 on [-1, 1].
 
 python -m evaluation vae
 """

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from attribution.features import ClipEncoder
 
 CLIP = "clip"
-GENERATION = "generation.json"
 
 
 @dataclass
@@ -86,7 +85,7 @@ class World:
         found: dict[str, Any] = {}
         if (self.root / layout.MANIFEST).is_file():
             found = read_json(self.root / layout.MANIFEST).get("generation") or {}
-        beside = self.root / layout.MODEL / GENERATION
+        beside = self.root / layout.MODEL / layout.GENERATION
         if not found and beside.is_file():
             found = read_json(beside)
         return int(found.get("steps", defaults.STEPS)), float(

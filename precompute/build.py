@@ -134,10 +134,6 @@ class Build:
         rebuild = bool(self.args.rebuild)
         extras.begin(self.out, manifest, step, settings, command or step, rebuild=rebuild)
 
-    def extra_files(self, step: str, names: Sequence[str]) -> None:
-        """Note complete files of an extra step that belong to no shard, relative to the index."""
-        extras.add_files(self.out, step, names)
-
     def install_encoder(self, name: str, model: str | Path) -> Path | str:
         """Put an encoder (folder or hub id) beside the index's models; where to load it from."""
         return extras.install_encoder(self.out, name, model)

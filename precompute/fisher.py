@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.ekfac import EKFAC, Covariances
-from attribution.fisher import DiagonalFisher, fisher_draw
+from attribution.ekfac import EKFAC, Q_IN, Q_OUT, Covariances
+from attribution.fisher import COUNT, DiagonalFisher, fisher_draw, part_of
 from attribution.gradients import gradients_from_tokens, layer_tokens, per_sample_gradients
 from attribution.noise import keyed_integers
 from attribution.types import UserError
@@ -68,8 +68,8 @@ def _first_pass(job: Build, shared: Mapping[str, Any]) -> None:
     parts = _over_partials(job, _FIRST, shared, lambda batches: _first_state(job, batches, *names))
     diagonal, covariances = DiagonalFisher(), Covariances()
     for state in parts:
-        diagonal.merge(DiagonalFisher.from_state(_part(state, "diagonal.")))
-        covariances.merge(Covariances.from_state(_part(state, "covariances.")))
+        diagonal.merge(DiagonalFisher.from_state(part_of(state, "diagonal.")))
+        covariances.merge(Covariances.from_state(part_of(state, "covariances.")))
     if diagonal.count == 0:
         raise UserError(f"{job.out} has no training record: every record's split is held-out")
     _write(job.out / layout.CURVATURE / layout.FISHER_DIAGONAL, diagonal.state())
@@ -119,11 +119,13 @@ def _second_state(
     job: Build, batches: Iterator[Batch], bases: Mapping[str, Tensor], names: Sequence[str]
 ) -> dict[str, Tensor]:
     """λ of a shard, without the eigenbases, which all shards share."""
-    part = EKFAC.from_state({**bases, "count": torch.tensor([0])})
+    part = EKFAC.from_state({**bases, COUNT: torch.tensor([0])})
     part.values = DiagonalFisher()
     for batch in batches:
         part.accumulate(layer_tokens(job.denoiser, *batch, names))
-    return {name: value for name, value in part.state().items() if not name.startswith("q_")}
+    return {
+        name: value for name, value in part.state().items() if not name.startswith((Q_IN, Q_OUT))
+    }
 
 
 # ---------------------------------------------------------------------- partials
@@ -211,10 +213,6 @@ def _write(path: Path, state: Mapping[str, Tensor]) -> None:
 
 def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in state.items()}
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
 
 
 add_arguments, run = steps.verb(build)

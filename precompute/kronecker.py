@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from attribution.denoiser import Denoiser
 from attribution.ekfac import EKFAC, Covariances
-from attribution.fisher import DiagonalFisher, part_of
 from attribution.gradients import layer_tokens
 from attribution.kfac import KFAC
 from attribution.layers import Tokens, unknown
@@ -64,7 +63,7 @@ class Factored(Sampled):
         return count - start
 
 
-class OnePass(Factored):
+class SampledKFAC(Factored):
     """A K-FAC."""
 
     kind = "kfac"
@@ -83,7 +82,7 @@ class OnePass(Factored):
         return computed
 
 
-class TwoPass(Factored):
+class SampledEKFAC(Factored):
     """An EK-FAC."""
 
     kind = "ekfac"
@@ -97,11 +96,11 @@ class TwoPass(Factored):
         number, start, sums = self.kept(denoiser.device)
         computed = 0
         if number == FIRST:
-            covariances = _covariances(sums, start)
-            take, state = covariances.accumulate, lambda: _sums_of(covariances)
+            covariances = Covariances.from_sums(sums) if sums else Covariances()
+            take, state = covariances.accumulate, covariances.sums
             computed += self._pass(FIRST, view, names, start, take, state)
             sums, start = EKFAC.from_covariances(covariances).state(), 0
-        ekfac = _ekfac(sums, start)
+        ekfac = EKFAC.from_sums(sums)
         rest = _no_matrices(ekfac, names)
         computed += self._pass(
             SECOND,
@@ -109,7 +108,7 @@ class TwoPass(Factored):
             names,
             start,
             lambda tokens: ekfac.accumulate(tokens, rest),
-            lambda: _sums_of_second(ekfac),
+            ekfac.sums,
         )
         self.finish(ekfac.state())
         return -(-computed // 2)
@@ -118,30 +117,3 @@ class TwoPass(Factored):
 def _no_matrices(ekfac: EKFAC, names: Sequence[str]) -> list[str]:
     matrices = {f"{module}.weight" for module in ekfac.q_out}
     return [name for name in names if name not in matrices]
-
-
-# ---------------------------------------------------------------------- sums, in full precision
-
-
-def _sums_of(covariances: Covariances) -> State:
-    made = {f"cov_in.{name}": value for name, value in covariances.inputs.items()}
-    return made | {f"cov_out.{name}": value for name, value in covariances.outputs.items()}
-
-
-def _covariances(sums: State, samples: int) -> Covariances:
-    made = Covariances()
-    made.inputs, made.outputs = part_of(sums, "cov_in."), part_of(sums, "cov_out.")
-    made.count = samples
-    return made
-
-
-def _sums_of_second(ekfac: EKFAC) -> State:
-    made = {f"q_in.{name}": value for name, value in ekfac.q_in.items()}
-    made |= {f"q_out.{name}": value for name, value in ekfac.q_out.items()}
-    made |= {f"values.{name}": value for name, value in ekfac.values.values.items()}
-    return made | {f"rest.{name}": value for name, value in ekfac.rest.values.items()}
-
-
-def _ekfac(sums: State, samples: int) -> EKFAC:
-    values, rest = (DiagonalFisher(part_of(sums, name), samples) for name in ("values.", "rest."))
-    return EKFAC(part_of(sums, "q_in."), part_of(sums, "q_out."), values, rest=rest)

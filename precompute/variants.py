@@ -32,7 +32,7 @@ from attribution.layers import only_linear
 from attribution.types import UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
 from precompute import extras, timings
-from precompute.kronecker import OnePass, TwoPass
+from precompute.kronecker import SampledEKFAC, SampledKFAC
 from precompute.sampled import SAMPLES, Sampled, chosen
 
 
@@ -64,7 +64,7 @@ class Diagonal(Sampled):
         return len(self.cells) - start
 
 
-KINDS: dict[str, type[Sampled]] = {one.kind: one for one in (Diagonal, TwoPass, OnePass)}
+KINDS: dict[str, type[Sampled]] = {one.kind: one for one in (Diagonal, SampledEKFAC, SampledKFAC)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,8 +21,8 @@ ALLOWED: dict[str, set[str]] = {
 
 # The middle of the library: no disk formats, no hub, no FAISS, nothing that opens an index.
 PURE = (
-    *("types", "noise", "weights", "gradients", "projection", "fisher"),
-    *("ridge", "datainf"),
+    *("types", "noise", "weights", "layers", "gradients", "projection"),
+    *("fisher", "ekfac", "kfac", "ridge", "datainf"),
     *("stepsize", "delta", "unlearning", "cells", "reduce", "scoring", "heatmaps", "racing"),
 )
 EDGES = {"faiss", "pyarrow", "huggingface_hub", "gradio", "urllib", "requests", "httpx"}

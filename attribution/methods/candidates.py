@@ -119,7 +119,5 @@ def _needs(source: str) -> tuple[str, ...]:
 def _answer(context: Context, source: str, query: Query) -> Iterator[Progress | Attribution]:
     key = ("source", source)
     if key not in context.kept:
-        build = _METHODS[source].build
-        assert build is not None
-        context.kept[key] = build(context)
+        context.kept[key] = _METHODS[source].build(context)
     return context.kept[key].run(query)

@@ -15,10 +15,9 @@ Check = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Method:
-    """One method. build: None where it is not written yet. needs: what the index must hold, as in
-    `Context.lacks`. source: whose idea it is. lesson: three sentences for a class; formula: LaTeX
-    of the score. options: what its run takes by name. check: UserError for values of them that no
-    run takes.
+    """One method. needs: what the index must hold, as in `Context.lacks`. source: whose idea it is.
+    lesson: three sentences for a class; formula: LaTeX of the score. options: what its run takes by
+    name. check: UserError for values of them that no run takes.
     """
 
     name: str
@@ -26,8 +25,8 @@ class Method:
     title: str
     explanation: str
     source: str
-    needs: tuple[str, ...] = ()
-    build: Build | None = None
+    needs: tuple[str, ...]
+    build: Build
     lesson: str = ""
     formula: str = ""
     options: tuple[str, ...] = ("exhaustive", "shortlist")

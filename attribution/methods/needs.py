@@ -6,7 +6,6 @@
 | `encoder:<name>` | an extra encoder: dino, dinov2, clip-abc, ... |
 | `rows:<name>` | a row for each record and flip: clip, gradients, trak, ... |
 | `made:<name>` | such rows, made from the pictures and held in memory where the index has none |
-| `weights:<set>` | the diagonal Fisher of a weight set |
 | `curvature:<name>[:<set>[:<objective>]]` | diagonal, ekfac, kfac; by default of kv and the loss |
 | `base:<objective>` | base values of every cell: of the loss, or of ‖ε_θ‖² (eps2) |
 """
@@ -105,10 +104,6 @@ def _made(index: Index, name: str) -> str:
     return ""
 
 
-def _weights(index: Index, weights: str) -> str:
-    return _curvature(index, f"diagonal:{weights}")
-
-
 def _curvature(index: Index, name: str) -> str:
     kind, weights, objective = curvature_named(name)
     if curvature_path(index, kind, weights, objective) is not None:
@@ -141,7 +136,6 @@ _KINDS: dict[str, Callable[[Index, str], str]] = {
     "encoder": _encoder,
     "rows": _rows,
     "made": _made,
-    "weights": _weights,
     "curvature": _curvature,
     "base": _base,
 }

@@ -16,9 +16,7 @@ from attribution.methods import abc, abu, control, gradient, needs, similarity
 from attribution.methods.context import Context
 from attribution.methods.method import Method
 
-__all__ = ["METHODS", "NOT_YET", "Context", "Method", "register", "why_not"]
-
-NOT_YET = "not available yet"
+__all__ = ["METHODS", "Context", "Method", "register", "why_not"]
 
 _FAMILIES = (
     abu.METHODS,
@@ -45,6 +43,4 @@ for _family in _FAMILIES:
 
 def why_not(method: Method, context: Context) -> str:
     """Why a method cannot run on an index, in a line; '' where it can."""
-    if method.build is None:
-        return NOT_YET
     return needs.why_not(context.index, method.needs)

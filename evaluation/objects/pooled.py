@@ -44,9 +44,7 @@ class Ranker:
         """The records `ids`, best first, a race deciding the first `top`; compared: every record
         scored alike, so that all scores compare."""
         if name not in self._built:
-            build = METHODS[name].build
-            assert build is not None
-            self._built[name] = build(self.answers.context)
+            self._built[name] = METHODS[name].build(self.answers.context)
         options: dict[str, Any] = {}
         if METHODS[name].kind == UNLEARNING:
             race = self.timesteps is None and not compared

@@ -109,6 +109,23 @@ def test_states_merges_and_batches(world, denoiser64):
             assert torch.allclose(mine.values[name], value, rtol=1e-9), name
 
 
+def test_sums_are_whole_and_states_are_float32(world):
+    ekfac, tokens, _, _ = world
+    covariances = Covariances()
+    covariances.accumulate(tokens[0])
+    for made, kind in ((ekfac, EKFAC), (covariances, Covariances)):
+        sums = made.sums()
+        again = kind.from_sums(sums)
+        assert again.count == made.count and again.sums().keys() == sums.keys()
+        assert all(torch.equal(again.sums()[name], value) for name, value in sums.items())
+        state = made.state()
+        assert state.keys() == sums.keys() and state["count"].dtype == torch.int64
+        for name, value in sums.items():
+            if name != "count":
+                assert state[name].dtype == torch.float32 and value.dtype == torch.float64
+                assert torch.equal(state[name], value.float())
+
+
 def test_weights_that_are_not_covered_are_refused(world):
     ekfac, _, _, gradients = world
     assert ekfac.subset(list(gradients)) is ekfac

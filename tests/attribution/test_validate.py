@@ -12,7 +12,7 @@ from attribution.types import Region, UserError
 KNOWN = {
     "abu": {"available": True, "why": ""},
     "clip": {"available": True, "why": ""},
-    "trak": {"available": False, "why": "not available yet"},
+    "trak": {"available": False, "why": "this index has no trak rows"},
 }
 
 
@@ -105,7 +105,7 @@ def test_transparent_is_not_in_the_mask() -> None:
 def test_methods() -> None:
     assert validate.methods("abu, clip,abu", KNOWN) == ("abu", "clip")
     assert validate.methods(["clip"], KNOWN) == ("clip",)
-    assert "not available yet" in one_line(validate.methods, "abu,trak", KNOWN)
+    assert "this index has no trak rows" in one_line(validate.methods, "abu,trak", KNOWN)
     assert "abu, clip, trak" in one_line(validate.methods, "nope", KNOWN)
     for bad in ("", ",", (), None, 7):
         one_line(validate.methods, bad, KNOWN)

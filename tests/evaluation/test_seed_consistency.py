@@ -39,6 +39,13 @@ def test_the_verdict_is_a_ratio_of_means():
     assert verdicts(0.02, 0.05) == ([True, False, None], "50% of 2 pictures, by MSE")
 
 
+@pytest.mark.parametrize("option", ["--anew", "--recorded", "--place=rich=/tmp"])
+def test_no_answer_is_asked_for(proof, tmp_path, capsys, option):
+    assert evaluate("seed-consistency", proof, tmp_path, *SMALL, option) == 2
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_models_are_trained_once_and_kept(proof, tmp_path, capsys):
     assert evaluate("seed-consistency", proof, tmp_path, *SMALL) == 0
     out = capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from attribution import layout
 from attribution.index import Index
 from attribution.types import UserError
-from precompute import options
+from precompute import extras, options
 from precompute.build import Build
 from precompute.shards import existing, write_npy
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
@@ -142,11 +142,10 @@ def test_encoders_are_copied_and_checked(world, tmp_path):
 
 
 def test_files_of_no_shard(world):
-    run = job(world)
-    run.extra("whole", {}, "whole --all")
+    job(world).extra("whole", {}, "whole --all")
     (world / "extras").mkdir()
     (world / "extras/a.bin").write_bytes(b"1234")
-    run.extra_files("whole", ["extras/a.bin"])
+    extras.add_files(world, "whole", ["extras/a.bin"])
     Index.open(world, "full")
     (world / "extras/a.bin").write_bytes(b"123")
     with pytest.raises(UserError, match=r"a.bin is truncated.*precompute whole --all --out"):

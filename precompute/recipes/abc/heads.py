@@ -15,7 +15,7 @@ artists, and the identity is among the choices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,8 +29,6 @@ from precompute.recipes.abc.config import HeadConfig
 from precompute.recipes.abc.features import Case, Features
 from precompute.recipes.abc.plan import TRAIN, VALIDATION
 from precompute.recipes.abc.retrieval import retrieval, scores
-
-Train = Callable[[Features, Sequence[Case], set[str], float], Head]
 
 
 @dataclass(frozen=True)

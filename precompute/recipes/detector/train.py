@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import BertTokenizer, GroundingDinoForObjectDetection
 
+from attribution import layout
 from attribution.detection.boxes import centres
 from attribution.detection.grounding_dino import encode
 from attribution.detection.registry import ENCODER
@@ -53,7 +54,7 @@ def run_stage(data: Path, run: Path, out: Path, recipe: str, steps: int | None) 
     shutil.rmtree(model, ignore_errors=True)
     save_detector(network, tokenizer, config, model)
     place = install_encoder(out, ENCODER, model)
-    _keep_records(folder, out / "training")
+    _keep_records(folder, out / layout.TRAINING)
     return Path(place)
 
 

@@ -28,7 +28,6 @@ from precompute.recipes.model.data import (
 from precompute.recipes.model.loop import Run
 from precompute.recipes.model.train import keep_records
 
-ENCODERS = tuple(CONFIGS)
 SAVE_EVERY = 200
 BATCH = 128  # pictures of a forward without gradients
 
@@ -45,7 +44,7 @@ def train_stage(name: str, data: Path, run: Path, out: Path, steps: int | None =
     batches = (records.floats(slice(i, i + BATCH)) for i in range(0, len(records), BATCH))
     centre_tokens(network.teacher["backbone"], batches)
     save_encoder(network, out / layout.ENCODERS / name, config)
-    keep_records(run, out / "training", (name,))
+    keep_records(run, out / layout.TRAINING, (name,))
 
 
 def build(config: DinoConfig) -> Distillation:

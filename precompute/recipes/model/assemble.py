@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from attribution import layout
 from precompute.recipes.model.clip import image_processor
 from precompute.recipes.model.config import ModelRecipe
 from precompute.recipes.model.unet import build_scheduler
@@ -58,6 +59,6 @@ def save_pipeline(
     shutil.rmtree(part, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(part)
     settings = {"steps": recipe.sampling_steps, "guidance": recipe.guidance}
-    (part / "generation.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (part / layout.GENERATION).write_text(json.dumps(settings, indent=2) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)

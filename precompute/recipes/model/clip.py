@@ -114,19 +114,3 @@ def augment(pixels: torch.Tensor, g: torch.Generator) -> torch.Tensor:
 def _group_numbers(captions: Sequence[str]) -> list[int]:
     numbers: dict[str, int] = {}
     return [numbers.setdefault(c, len(numbers)) for c in captions]
-
-
-@torch.no_grad()
-def embed(
-    clip: CLIPModel, tokenizer: CLIPTokenizer, data: TrainingSet
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit-length image and text features, float32 [n, d] each."""
-    images, texts = [], []
-    for start in range(0, len(data), 128):
-        part = slice(start, start + 128)
-        output = clip(
-            input_ids=tokenize(tokenizer, data.captions[part]), pixel_values=data.floats(part)
-        )
-        images.append(output.image_embeds)
-        texts.append(output.text_embeds)
-    return torch.cat(images), torch.cat(texts)

@@ -18,19 +18,18 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from attribution import layout
 from attribution.integrity import read_json
 from attribution.types import UserError
 from precompute.recipes.model.config import UnetConfig
 from precompute.recipes.model.loop import Fit
 from precompute.recipes.model.unet import Latents, learning_rate, losses_of, untrained
 
-RECORD = "training/unet_training.json"
-
 
 def recipe_of(root: Path) -> UnetConfig:
     """How the UNet of the index or world at `root` was trained, by the record beside its weights;
     UserError without one."""
-    path = root / RECORD
+    path = root / layout.UNET_TRAINING
     if not path.is_file():
         raise UserError(
             f"{path} is missing: only what `python -m precompute train` made can be retrained"

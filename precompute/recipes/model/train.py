@@ -11,6 +11,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from attribution import layout
 from precompute.recipes.model.assemble import load_text_tower, save_clip, save_pipeline
 from precompute.recipes.model.clip import train_clip
 from precompute.recipes.model.config import ModelRecipe
@@ -53,7 +54,7 @@ def _unet(data: Path, run: Path, out: Path, recipe: ModelRecipe) -> None:
     unet = train_unet(_latents(data, run, vae), run / "unet", recipe.unet)
     save_pipeline(out / "model", vae, unet, run / "clip" / "model", recipe)
     shutil.copytree(run / "clip" / "model", out / "clip", dirs_exist_ok=True)
-    keep_records(run, out / "training")
+    keep_records(run, out / layout.TRAINING)
 
 
 def _latents(data: Path, run: Path, vae: AutoencoderKL) -> Latents:

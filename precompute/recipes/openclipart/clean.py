@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from attribution.artists import UNKNOWN
 from precompute.recipes.openclipart import stems, tables
 from precompute.recipes.openclipart.read import Drawing
 
-UNKNOWN = "unknown artist"
 _MOST_WORDS = 11  # of a caption before ", by …"
 _LEAST_SHARED = 5  # drawings of a family that must share a keyword
 

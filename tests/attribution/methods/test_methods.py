@@ -11,7 +11,7 @@ from attribution import defaults
 from attribution.denoiser import Denoiser
 from attribution.features import ClipEncoder
 from attribution.index import Index
-from attribution.methods.registry import METHODS, NOT_YET, Context, why_not
+from attribution.methods.registry import METHODS, Context, why_not
 from attribution.methods.unlearning import changed, configured
 from attribution.reduce import reduce_cells
 from attribution.types import Attribution, Progress, Query, Region, UserError
@@ -39,8 +39,7 @@ CONTRACT = (
     ),
     *("clip-abc", "dino-abc", "random"),
 )
-REAL = tuple(name for name, method in METHODS.items() if method.build)
-UNLEARNING = tuple(name for name in REAL if METHODS[name].kind == "unlearning")
+UNLEARNING = tuple(name for name, method in METHODS.items() if method.kind == "unlearning")
 # random weights: the default increase cannot be reached
 SMALL = {"relative_increase": 0.02, "stride": 250, "draws": 2, "steps": 1}
 
@@ -95,12 +94,10 @@ def test_the_registry_has_every_name_of_the_contract(context):
     for name, method in METHODS.items():
         assert method.name == name and method.title and method.explanation and method.source
         why = why_not(method, context)
-        assert why in ("", NOT_YET) or "run `python -m precompute " in why
-        assert (why == NOT_YET) == (method.build is None)
-    assert set(REAL) >= {*CONTRACT[:6], "pixel", "clip", "clip-text", "random"}
+        assert why == "" or "run `python -m precompute " in why
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", METHODS)
 def test_answers_are_sorted_complete_and_repeatable(context, query, name):
     before = snapshot(context.denoiser)
     found = answer(context, name, query, **options_for(name))
@@ -115,7 +112,7 @@ def test_answers_are_sorted_complete_and_repeatable(context, query, name):
     assert again.ids == found.ids and np.array_equal(again.scores, found.scores)
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_region_counts_and_one_of_everything_changes_nothing(context, query, name):
     ids = context.index.ids(context.index.train_rows[:4])
     regions = ((), (Region((0, 0, 16, 5)), Region((0, 5, 16, 16))), (Region((2, 1, 9, 6.5)),))
@@ -132,7 +129,7 @@ def test_a_region_counts_and_one_of_everything_changes_nothing(context, query, n
     assert same == (part.params["region"] == "ignored")
 
 
-@pytest.mark.parametrize("name", [name for name in REAL if name != "random"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "random"])
 def test_a_part_in_words_of_its_own_is_answered_as_if_they_were_the_prompt(context, query, name):
     """What looks at pictures only looks at the same crop."""
     ids = context.index.ids(context.index.train_rows[:4])

@@ -38,7 +38,7 @@ def command_of(why: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "need",
-    [*NEEDS, "rows:pixel", "weights:attn", "curvature:diagonal:full:eps2", "encoder:dino"],
+    [*NEEDS, "rows:pixel", "curvature:diagonal:full:eps2", "encoder:dino"],
 )
 def test_every_need_names_a_command_that_parses(bare, need):
     why = needs.lacks(bare, need)
@@ -55,7 +55,7 @@ def test_every_need_names_a_command_that_parses(bare, need):
 def test_what_is_there_is_not_lacking(tiny_index):
     index = Index.open(tiny_index)
     there = ("clip", "rows:clip", "rows:gradients", "curvature:diagonal", "curvature:ekfac")
-    assert [need for need in (*there, "weights:kv", "base:loss") if needs.lacks(index, need)] == []
+    assert [need for need in (*there, "base:loss") if needs.lacks(index, need)] == []
     assert "`" in needs.lacks(index, "curvature:ekfac:kv:eps2")
 
 
