@@ -97,8 +97,10 @@ class UnlearnConfig:
         _require(self.alpha is None or self.alpha > 0, "alpha must be above 0")
 
     def timesteps(self, n_train_timesteps: int) -> tuple[int, ...]:
-        """The grid stride/2, stride·3/2, …: 50, 150, …, 950 by default."""
-        return tuple(range(self.stride // 2, n_train_timesteps, self.stride))
+        """The grid stride/2, stride·3/2, …: 50, 150, …, 950 by default; UserError: it is empty."""
+        found = tuple(range(self.stride // 2, n_train_timesteps, self.stride))
+        _require(bool(found), f"stride {self.stride} leaves no timestep of {n_train_timesteps}")
+        return found
 
     @property
     def fixed_step(self) -> float | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from attribution import validate
 from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.context import Context
 from attribution.methods.method import Method
@@ -29,7 +30,7 @@ class RandomAttributor:
     ) -> Iterator[Progress | Attribution]:
         """The Attribution, at once; option `seed`."""
         refuse_unknown(self.name, options, {"seed": 0, "exhaustive": None, "shortlist": None})
-        seed = int(options.get("seed") or 0)
+        seed = validate.seed(options.get("seed") or 0)
         rows = self.context.training_rows(ids)
         scores = [
             keyed_integers(
@@ -52,6 +53,10 @@ class RandomAttributor:
         )
 
 
+def _check(options: Mapping[str, Any]) -> None:
+    validate.seed(options.get("seed") or 0)
+
+
 METHODS: tuple[Method, ...] = (
     Method(
         "random",
@@ -67,5 +72,6 @@ METHODS: tuple[Method, ...] = (
         "tell.",
         r"\tau(\hat z, z) \sim \mathcal{U}[0, 1)",
         ("seed", "exhaustive", "shortlist"),
+        _check,
     ),
 )

@@ -246,3 +246,9 @@ def test_progress_counts_up_while_the_model_holds_its_own_weights(world, fisher)
     assert isinstance(seen.pop(), Unlearned) and len(seen) >= 10
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert all(0 < p.done < p.total and p.remaining >= 0 for p in seen)
+
+
+def test_a_grid_without_a_timestep_is_refused():
+    assert UnlearnConfig(stride=1000).timesteps(1000) == (500,)
+    with pytest.raises(UserError, match="stride 3000 leaves no timestep of 1000"):
+        UnlearnConfig(stride=3000).timesteps(1000)

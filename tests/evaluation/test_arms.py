@@ -22,6 +22,7 @@ from evaluation.results import FOLDER, read_lines
         ("abu:fresh_base=true", "no option 'fresh_base'"),
         ("trak:exhaustive=true", "no option 'exhaustive'; trak's: damping, draws, seed$"),
         ("clip:shortlist=8", "no option 'shortlist'; clip's: none$"),
+        ("random:seed=x", "the seed"),
         ("abu:damping=abc", "finite number"),
         ("abu:steps=2.5", "whole number"),
         ("abu:steps=2.0", "whole number"),
