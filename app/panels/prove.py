@@ -39,7 +39,7 @@ LEAD = (
     "missed as many pictures at random. A separate, small model trains here, on {n} drawings of "
     "{px} px; the picture in step 1 plays no part. It takes three to five minutes on four cores."
 )
-ABSENT = "Not among them, for the index of this small world is kept small"
+ABSENT = "Not here, for the index of this small world is kept small"
 K_INFO = "Ten train one model, another number two: the other one misses as many at random."
 WAITING = (
     "Waiting for another proof",
@@ -93,9 +93,9 @@ class Prove:
                     choices=choices(methods),
                     value=defaults.METHOD,
                     label="Method",
+                    info=absent(methods),
                     elem_id="prove-method",
                 )
-                self.absent = block(absent_html(methods), elem_id="prove-absent")
                 most = min(MOST, len(self.proving.index.train_rows) - 1)
                 self.k = gr.Slider(
                     1,
@@ -208,10 +208,10 @@ def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:
     return f'<p class="w-examples-lead">{EXAMPLES}.</p><ul class="w-examples">{items}</ul>'
 
 
-def absent_html(methods: Iterable[dict[str, Any]]) -> str:
+def absent(methods: Iterable[dict[str, Any]]) -> str:
     """Which methods are not among the choices, and why; nothing where all are."""
-    titles = [text(m["title"]) for m in methods if not m["available"]]
-    return f'<p class="w-caption">{ABSENT}: {"; ".join(titles)}.</p>' if titles else ""
+    titles = [m["title"] for m in methods if not m["available"]]
+    return f"{ABSENT}: {'; '.join(titles)}." if titles else ""
 
 
 def done(proof: Proof) -> str:
