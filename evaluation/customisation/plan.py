@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from attribution.artists import UNKNOWN
+from attribution.heads import Head
 from attribution.index import Index
 from attribution.types import UserError
 from evaluation.copies import Pictures, compare
 from evaluation.data import Records
-from precompute.recipes.abc.config import TOKEN, PairsConfig
+from precompute.recipes.abc.config import FEATURES, TOKEN, PairsConfig
 from precompute.recipes.abc.plan import MIXED, OBJECT, PLAIN, STYLE, TRAIN, Model, plan, subject_of
 
 SEED = 31
@@ -63,10 +64,13 @@ def customisations(
 
 
 def head_artists(index: Index, knows: Callable[[str], bool]) -> set[str]:
-    """Whose drawings train the AbC heads of `python -m precompute abc` as it runs by default: they
-    are no exemplars, whether or not the index has heads."""
+    """Whose drawings train the AbC heads of `python -m precompute abc` as it runs by default,
+    whether or not the index has heads, and whose trained those it has, where they say so (the
+    embedded index's do not): they are no exemplars."""
     models = plan(index, knows, PairsConfig())
-    return {model.artist for model in models if model.split == TRAIN}
+    places = (index.encoder(f"{name}-abc") for name in FEATURES)
+    said = [Head.load(place).about.get("artists", []) for place in places if place is not None]
+    return {model.artist for model in models if model.split == TRAIN}.union(*said)
 
 
 def _distinct(models: Sequence[Model]) -> list[Model]:

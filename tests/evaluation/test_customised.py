@@ -15,6 +15,7 @@ import torch
 from attribution import defaults
 from attribution.denoiser import Denoiser
 from attribution.gradients import trainable
+from attribution.heads import Head
 from attribution.index import Index
 from attribution.noise import keyed_noise, mirrored
 from attribution.projection import BlockProjection
@@ -94,6 +95,17 @@ def ask(bench: Bench, model: Model, text: str, number: int = 0) -> tuple[Sitting
 
 
 # ---------------------------------------------------------------------- who is customised
+
+
+def test_exemplars_are_of_artists_that_trained_no_head_of_the_index(bench, tmp_path, monkeypatch):
+    """Of heads made with other numbers of models than by default."""
+    before = {model.artist for model in plan.customisations(bench.index, bench.knows, 2, 2)}
+    artist = min(before)
+    Head(torch.eye(2), torch.zeros(2), {"artists": [artist]}).save(tmp_path / "head")
+    places = {"dino-abc": tmp_path / "head"}
+    monkeypatch.setattr(type(bench.index), "encoder", lambda self, name: places.get(name))
+    after = {model.artist for model in plan.customisations(bench.index, bench.knows, 2, 2)}
+    assert after == before - {artist}
 
 
 def test_exemplars_are_of_artists_that_trained_no_head(bench):

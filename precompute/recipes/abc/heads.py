@@ -51,6 +51,7 @@ def tune_head(found: Features, config: HeadConfig) -> Tuned:
         "features": found.name,
         "encoder_sha256": found.encoder_sha256,
         "models": len(cases),
+        "artists": sorted({case.artist for case in cases}),
         "samples": sum(len(case.samples) for case in cases),
         "penalty": _json(best),
         "cross_validation_map": {str(_json(p)): round(v, 4) for p, v in validated.items()},

@@ -223,6 +223,8 @@ def test_from_models_to_installed_heads_by_commands(world, tmp_path, capsys):
     assert "clip-abc, penalty" in said and "dino-abc, penalty" in said
     index = Index.open(world, "full")
     head = Head.load(index.encoder("dino-abc"))
+    pairs = [json.loads(path.read_text())["model"] for path in folder.glob(f"*/{PAIR}")]
+    assert set(head.about["artists"]) == {m["artist"] for m in pairs if m["split"] == TRAIN}
     assert head.about["features"] == "dino" and head.about["validation"]["before"]["models"] >= 1
     place = ("--index", str(world), "--run", str(tmp_path / "run"), "--results", str(tmp_path))
     assert evaluation("evaluation", VERBS, ["abc", *place, "--device", "cpu"]) == 0
