@@ -17,7 +17,8 @@ from pathlib import Path
 from evaluation import results
 from evaluation.arguments import names
 from evaluation.counterfactual import arms, foretold, frozen
-from evaluation.counterfactual.session import Session, add_answering
+from evaluation.counterfactual.options import add_answering
+from evaluation.counterfactual.session import Session
 from evaluation.counterfactual.tasks import FIRST, THEN
 from evaluation.results import Summary
 from evaluation.world import world_of

@@ -27,7 +27,8 @@ from evaluation.arguments import count, counts, names
 from evaluation.counterfactual import arms, frozen, tables, tasks
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import TOP
-from evaluation.counterfactual.session import QUERIES, Session, add_answering
+from evaluation.counterfactual.options import QUERIES, add_answering
+from evaluation.counterfactual.session import Session
 from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN, Entry, WorkList
 from evaluation.results import Summary
 from evaluation.world import world_of

@@ -23,8 +23,8 @@ from PIL import Image
 from evaluation.arguments import count
 from evaluation.counterfactual import tasks
 from evaluation.counterfactual.ledger import numbers, read_pictures
+from evaluation.counterfactual.options import add_arguments as add_common
 from evaluation.counterfactual.session import Session
-from evaluation.counterfactual.session import add_arguments as add_common
 from evaluation.counterfactual.strips import enlarged
 from evaluation.counterfactual.tasks import WorkList
 from evaluation.results import Figure, Summary

@@ -20,7 +20,7 @@ from evaluation import results
 from evaluation.counterfactual import figures, foretold, strips, tables
 from evaluation.counterfactual.ledger import VERB
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome, fullest
-from evaluation.counterfactual.session import INDEX
+from evaluation.counterfactual.options import INDEX
 from evaluation.counterfactual.tables import FLIPS, LOSSES, TABLE_2, TABLE_5, Rows
 from evaluation.counterfactual.tasks import TUNING
 from evaluation.results import Summary

@@ -27,7 +27,8 @@ from evaluation.arguments import count, names
 from evaluation.counterfactual import arms, frozen
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.lines import Lines
-from evaluation.counterfactual.session import Session, add_answering
+from evaluation.counterfactual.options import add_answering
+from evaluation.counterfactual.session import Session
 from evaluation.counterfactual.tasks import WorkList, removals
 from evaluation.leave_k_out import check_removed
 from evaluation.results import Figure, Summary

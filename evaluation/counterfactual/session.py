@@ -4,29 +4,25 @@ with progress."""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from attribution.index import Index
 from attribution.types import UserError
-from evaluation.arguments import count
 from evaluation.counterfactual import arms, pool
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.bench import Bench, Setting
+from evaluation.counterfactual.gallery import entries
 from evaluation.counterfactual.ledger import Ledger, read_pictures
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.tasks import (
-    GALLERY,
     MEASURED,
     TUNING,
     AnswerTask,
@@ -35,75 +31,10 @@ from evaluation.counterfactual.tasks import (
     Task,
     WorkList,
 )
-from evaluation.data import HELD_OUT, Records
-from evaluation.generated import held_out_rows, seed_of
 from evaluation.results import Results
 from evaluation.world import World
-from precompute.counterfactual import STRIDE
 from precompute.recipes.model.config import UnetConfig
 from precompute.recipes.model.retrain import recipe_of
-
-INDEX = Path("assets/proof")
-QUERIES = 12
-SEED = 50
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that retrains."""
-    parser.set_defaults(index=INDEX, place=[], anew=False, recorded=False)
-    add = parser.add_argument
-    add("--steps", type=count(), help="DDIM steps; default: as recommended for the model")
-    add("--guidance", type=float, help="guidance scale; default: as recommended")
-    stride = f"between a loss's timesteps; default {STRIDE}"
-    add("--stride", type=count(), default=STRIDE, metavar="N", help=stride)
-    add(
-        "--workers",
-        type=count(0),
-        default=os.cpu_count(),
-        metavar="N",
-        help="processes of one thread each; 0: none but this one; default: one a core",
-    )
-
-
-def add_answering(parser: argparse.ArgumentParser) -> None:
-    """The same, and whose answers count: of every verb that asks methods."""
-    add_arguments(parser)
-    parser.add_argument(
-        "--place",
-        type=_place,
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="a copy of the index with other extras, for arms like trak@NAME",
-    )
-    whose = parser.add_mutually_exclusive_group()
-    anew = "let answers from other rows or settings take the place of those that were retrained for"
-    whose.add_argument("--anew", action="store_true", help=anew)
-    recorded = "the answers that the lines hold, and no others: an index as it is shipped will do"
-    whose.add_argument("--recorded", action="store_true", help=recorded)
-
-
-def _place(text: str) -> tuple[str, Path]:
-    name, sign, folder = text.partition("=")
-    if not sign or not name.isalnum():
-        raise argparse.ArgumentTypeError("NAME=DIR, NAME of letters and digits")
-    return name, Path(folder)
-
-
-def entries(records: Records) -> list[Entry]:
-    """The gallery: held-out captions that no training record has, of each category in turn."""
-    order = np.random.default_rng(SEED).permutation(records.rows(HELD_OUT))
-    fresh = set(held_out_rows(records))
-    kinds: dict[str, list[int]] = {}
-    for row in map(int, order):
-        if row in fresh:
-            kinds.setdefault(records.categories[row], []).append(row)
-    turns = chain.from_iterable(zip_longest(*(kinds[name] for name in sorted(kinds))))
-    chosen = [row for row in turns if row is not None][:GALLERY]
-    return [
-        Entry(records.ids[r], records.captions[r], seed_of(records.ids[r]), records.categories[r])
-        for r in chosen
-    ]
 
 
 @dataclass
