@@ -92,25 +92,13 @@ class _Page:
         """Connect the steps. Each starts outside the queue with a word, then waits for its turn on
         the model.
         """
-        picture, run, forget, compare = self.picture, self.run, self.forget, self.compare
-        asked, rows = [self.session, self.part.state], self.rows
-        part = [*asked, self.part.own, self.part.typed]  # words as the field has them now
-        fresh = [
-            *(self.session, self.go_attribute, *picture.outputs, *run.step.outputs),
-            *(
-                self.answer.empty,
-                self.answer.body,
-                self.share.row,
-                forget.pictures,
-                *forget.step.outputs,
-                *compare.outputs,
-            ),
-            *(*self.part.fresh_outputs, *rows.outputs),
-        ]
-        found = [
-            *(self.session, *run.step.outputs, *self.answer.outputs, *self.share.outputs),
-            *forget.step.outputs,
-        ]
+        self._wire_picture()
+        self._wire_answer()
+        self._wire_further()
+        self._wire_opening(page)
+
+    def _wire_picture(self) -> None:
+        picture, compare, fresh = self.picture, self.compare, self._fresh_outputs()
         self._step(
             [picture.step.run.click, self.go_generate.change],
             picture.step,
@@ -126,39 +114,51 @@ class _Page:
             [*picture.use.outputs, *fresh],
             preprocess=False,
         )
+
+    def _wire_answer(self) -> None:
+        run, compare, rows = self.run, self.compare, self.rows
         attributed = self._step(
             [run.step.run.click, self.go_attribute.change],
             run.step,
             self._attribute,
-            [*part, *run.inputs],
-            found,
+            [*self._part_inputs(), *run.inputs],
+            self._found_outputs(),
         )
         attributed.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
         joined = [self.session, compare.state, compare.k, compare.picked]
         attributed.then(compare.joined, joined, compare.outputs, queue=False, **QUIET)
-        attributed.then(rows.joined, [*asked, rows.state], rows.outputs, **AT_ONCE)
+        asked = [self.session, self.part.state, rows.state]
+        attributed.then(rows.joined, asked, rows.outputs, **AT_ONCE)
         rows.rows.select(self._row_opened, rows.state, self.answer.record, **AT_ONCE).then(
             None, js="() => window.whence.reveal('record')", **AT_ONCE
         )
+
+    def _wire_further(self) -> None:
+        forget, compare = self.forget, self.compare
         self._step(
             [forget.step.run.click],
             forget.step,
             self._forget,
-            asked,
+            [self.session, self.part.state],
             [*forget.step.outputs, forget.pictures],
         )
         compared = self._step(
             [compare.step.run.click],
             compare.step,
             self._compare,
-            [*part, compare.state, compare.k],
+            [*self._part_inputs(), compare.state, compare.k],
             compare.outputs,
         )
         again = [compare.state, compare.k, compare.picked]
         compared.then(compare.ranks_again, again, compare.ranks, queue=False, **QUIET)
+
+    def _wire_opening(self, page: gr.Blocks) -> None:
+        """Saved examples and links: the whole page at once."""
+        picture, run, compare = self.picture, self.run, self.compare
         steps = [*picture.step.outputs, *picture.use.outputs]
         form = [picture.prompt, picture.seed, run.method, run.top_k]
-        everything = list(dict.fromkeys([*fresh, *found, *steps, *form]))
+        outputs = [*self._fresh_outputs(), *self._found_outputs(), *steps, *form]
+        everything = list(dict.fromkeys(outputs))
         shown = self.examples.list.select(
             self._example, compare.state, everything, queue=False, **QUIET
         )
@@ -167,6 +167,26 @@ class _Page:
         load = [self.session, compare.state]
         linked = page.load(self._link, load, [*everything, self.go_generate], **QUIET)
         linked.then(None, self.share.link, self.share.link, js=WHOLE_LINK, **QUIET)
+
+    def _part_inputs(self) -> list[Any]:
+        """The session and the part that is chosen, with its words as the field has them now."""
+        return [self.session, self.part.state, self.part.own, self.part.typed]
+
+    def _fresh_outputs(self) -> list[Any]:
+        """What a new picture changes: `_fresh`."""
+        return [
+            *(self.session, self.go_attribute, *self.picture.outputs, *self.run.step.outputs),
+            *(self.answer.empty, self.answer.body, self.share.row),
+            *(self.forget.pictures, *self.forget.step.outputs, *self.compare.outputs),
+            *(*self.part.fresh_outputs, *self.rows.outputs),
+        ]
+
+    def _found_outputs(self) -> list[Any]:
+        """What an answer changes: `_found`."""
+        return [
+            *(self.session, *self.run.step.outputs, *self.answer.outputs, *self.share.outputs),
+            *self.forget.step.outputs,
+        ]
 
     def _step(
         self,
