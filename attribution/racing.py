@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attribution.numbers import is_whole
 from attribution.reduce import cells_at, reduce_cells
 from attribution.types import UserError
 
@@ -182,7 +183,7 @@ def check_waves(waves: Waves) -> None:
         numbers = [n for part, keep in parts for n in (*part, keep)]
     except (TypeError, ValueError):
         numbers = [None]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+    if not all(is_whole(n) and n >= 0 for n in numbers):
         raise UserError(
             "racing is a list of waves: how many timesteps (or which), and how many candidates go "
             "on, as in [(1, 192), ([750, 850], 64)]"

@@ -13,7 +13,6 @@ Eq. 5: θ ← θ + (α/N) F⁻¹ ∇L(ẑ, θ).
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from attribution.delta import Delta, applied
 from attribution.denoiser import OBJECTIVES, Denoiser, Objective
 from attribution.fisher import Curvature
 from attribution.gradients import Gradients, draws_gradient, query_draws, region_loss
+from attribution.numbers import is_finite, is_whole
 from attribution.stepsize import step_search
 from attribution.types import Progress, UserError
 from attribution.weights import WEIGHT_SETS, parameter_names
@@ -75,10 +75,10 @@ class UnlearnConfig:
     def __post_init__(self) -> None:
         for name in WHOLE:
             value = getattr(self, name)
-            _require(_is_whole(value), f"{name} has to be a whole number, not {value!r}")
+            _require(is_whole(value), f"{name} has to be a whole number, not {value!r}")
         for name in REAL:
             value = getattr(self, name)
-            known = _is_finite(value) or (name == "alpha" and value is None)
+            known = is_finite(value) or (name == "alpha" and value is None)
             _require(known, f"{name} has to be a finite number, not {value!r}")
         _require(isinstance(self.ewc, bool), f"ewc is true or false, not {self.ewc!r}")
         _require(self.weight_set in WEIGHT_SETS, f"weight set is one of {', '.join(WEIGHT_SETS)}")
@@ -278,17 +278,6 @@ class _Clock:
         seconds = time.perf_counter() - self.began
         left = seconds / self.done * (self.total - self.done)
         return Progress(STAGE, self.done, self.total, seconds, left)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    """Whether it is a number, and no greater than a float can be."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max
 
 
 def _require(condition: bool, message: str) -> None:

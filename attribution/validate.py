@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from attribution.images import ImageSource, read_image
+from attribution.numbers import is_whole
 from attribution.types import Region, UserError
 
 MAX_PROMPT = 1000
@@ -79,7 +80,7 @@ def _whole(value: object, name: str, low: int, high: int) -> int:
         number = int(number) if len(number) < 40 else math.inf
     if isinstance(number, float) and number.is_integer():
         number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
+    if not is_whole(number) or not low <= number <= high:
         raise UserError(
             f"{name} has to be a whole number from {low} to {high}, not {_short(value)}"
         )

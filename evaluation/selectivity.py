@@ -20,9 +20,8 @@ Table 3 across.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from attribution import defaults
+from evaluation import results
 from evaluation.results import Figure, Summary
 from evaluation.statistics import bootstrap, mean_error, sign_test
 
@@ -72,15 +72,16 @@ def grouped(units: Sequence[Unit]) -> dict[str, dict[str, Units]]:
 def write_csv(units: Sequence[Unit], path: Path) -> None:
     """A line for each query, method and point that was found: errors of the target and, in the
     mean, of the others, and CLIP similarities where there was a CLIP."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for point, methods in grouped(units).items():
-            for method, queries in methods.items():
-                for query, u in queries.items():
-                    about = (query, method, point, u.get("scale", 1.0), u["reached"])
-                    errors = (u["target"], float(f"{np.mean(u['others']):.6g}"))
-                    writer.writerow([*about, *errors, *(u.get("clip") or ("", ""))])
+    results.write_csv(path, COLUMNS, _rows(units))
+
+
+def _rows(units: Sequence[Unit]) -> Iterator[tuple[Any, ...]]:
+    for point, methods in grouped(units).items():
+        for method, queries in methods.items():
+            for query, u in queries.items():
+                about = (query, method, point, u.get("scale", 1.0), u["reached"])
+                errors = (u["target"], float(f"{np.mean(u['others']):.6g}"))
+                yield *about, *errors, *(u.get("clip") or ("", ""))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ python -m evaluation tables --index assets/proof
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,11 @@ def write(lines: Lines, folder: Path, cache: Path) -> list[Path]:
     write_csv(lines, written[0])
     write_others(lines, written[1])
     pictures = {}
-    for name, labels in (("", tables.every_method(lines)), ("ablations-", TABLE_2)):
+    charts = (("", tables.every_method(lines), ()), ("ablations-", TABLE_2, TABLE_2))
+    for name, labels, apart in charts:
         for metric in METRICS:
             path = folder / f"{VERB}-{name}{metric.replace('_', '-')}.png"
-            if figures.plot(lines, labels, metric, path, labels if name else ()):
+            if figures.plot(lines, labels, metric, path, apart):
                 pictures[path.name] = f"{name.rstrip('-') or 'methods'}: {metric}"
     sheet = folder / f"{VERB}-strips.png"
     base, kept = (folder / VERB / f"{run_of}-{name}" for name in ("base.png", "cells.npz"))
@@ -124,23 +124,22 @@ def write_csv(lines: Lines, path: Path) -> None:
         use = "tuning" if o.query in tuned else "report"
         return [o.query, use, label, arm, o.k, *values, o.key]
 
+    labelled: dict[str, str] = {}
+    for label, arm in lines.labels.items():
+        labelled.setdefault(arm, label)  # an arm of two labels: the first alone
+    rows = [told(o, label, arm) for arm, label in labelled.items() for o in lines.outcomes(arm)]
+    measured = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
+    for k in lines.random_sizes:
+        rows += [told(o, RANDOM, "") for o in lines.random_outcomes(k, measured)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        first = {arm: label for label, arm in reversed(lines.labels.items())}
-        for arm, label in reversed(first.items()):  # an arm of two labels: the first alone
-            writer.writerows(told(o, label, arm) for o in lines.outcomes(arm))
-        measured = [entry.id for entry in lines.gallery[: lines.head["settings"]["measured"]]]
-        for k in lines.random_sizes:
-            writer.writerows(told(o, RANDOM, "") for o in lines.random_outcomes(k, measured))
+    results.write_csv(path, COLUMNS, rows)
 
 
 def write_others(lines: Lines, path: Path) -> None:
     """Table 4 picture by picture: a line for each query, method or random removal, and K."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("query", "method", "without", "K", *SPREADS))
-        for label in TABLE_4:
-            for k, name, query, values in tables.spreads(lines, label):
-                writer.writerow([query, label, name, k, *(f"{value:.6g}" for value in values)])
+    rows = (
+        [query, label, name, k, *(f"{value:.6g}" for value in values)]
+        for label in TABLE_4
+        for k, name, query, values in tables.spreads(lines, label)
+    )
+    results.write_csv(path, ("query", "method", "without", "K", *SPREADS), rows)

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # The middle of the library: no disk formats, no hub, no FAISS, nothing that opens an index.
 PURE = (
-    *("types", "noise", "weights", "layers", "gradients", "projection"),
+    *("types", "numbers", "noise", "weights", "layers", "gradients", "projection"),
     *("fisher", "ekfac", "kfac", "ridge", "datainf"),
     *("stepsize", "delta", "unlearning", "cells", "reduce", "scoring", "heatmaps", "racing"),
 )

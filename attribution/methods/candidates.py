@@ -22,6 +22,7 @@ from attribution.index import Index
 from attribution.jobs import result
 from attribution.methods import gradient, needs, similarity
 from attribution.methods.context import Context
+from attribution.numbers import is_whole
 from attribution.shortlist import GRADIENT_ROWS, join, sources_of
 from attribution.types import Attribution, Progress, Query, UserError
 
@@ -42,7 +43,7 @@ class Candidates:
 
 def check_limit(limit: object) -> None:
     """UserError for a shortlist that is neither None nor a number of records."""
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+    if limit is not None and (not is_whole(limit) or limit < 1):
         raise UserError("shortlist has to be a whole number from 1")
 
 

@@ -7,7 +7,6 @@ the greater one. What is summed over the rows is kept for the next query.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from attribution.ensemble import members, rows_name
 from attribution.gradients import Gradients, draws_gradient, query_draws
 from attribution.methods.answers import ranked, refuse_unknown, region_params
 from attribution.methods.context import Context
+from attribution.numbers import is_finite, is_whole
 from attribution.projection import BlockProjection
 from attribution.ridge import Ridge
 from attribution.types import Attribution, Progress, Query, UserError
@@ -246,9 +246,8 @@ def _chosen(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
 
 def _check(options: Mapping[str, Any]) -> None:
     damping, draws, seed = options["damping"], options["draws"], options["seed"]
-    number = isinstance(damping, int | float) and not isinstance(damping, bool)
-    if not number or not 0 < damping <= sys.float_info.max:
+    if not is_finite(damping) or damping <= 0:
         raise UserError("damping must be a number above 0")
     for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value) or value < least:
             raise UserError(f"{name} must be a whole number from {least}")

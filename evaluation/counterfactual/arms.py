@@ -22,6 +22,7 @@ from attribution.integrity import canonical_hash
 from attribution.methods import needs
 from attribution.methods.registry import METHODS, Context
 from attribution.methods.unlearning import RUN_OPTIONS, configured
+from attribution.numbers import is_whole
 from attribution.types import Attribution, Query, UserError
 from attribution.unlearning import REAL
 from evaluation.answers import last
@@ -189,8 +190,7 @@ def _value(text: str) -> Any:
 
 def _normal(option: str, value: Any) -> Any:
     """A whole number for a real one, as 1 for 1.0, is written like any other."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if whole and option in REAL else value
+    return float(value) if is_whole(value) and option in REAL else value
 
 
 def _text(value: Any) -> str:

@@ -111,9 +111,10 @@ def spreads(lines: Lines, label: str) -> Iterator[tuple[int, str, str, Sequence[
         own = _own(lines, arm, k)
         for o in own:
             yield k, label, o.query, _spread(lines, lines.trainings[o.key], o.query)
-        for o in own if (drawn := lines.random(k)) else ():
-            means = np.mean([_spread(lines, line, o.query) for line in drawn], 0)
-            yield k, RANDOM, o.query, tuple(means)
+        if drawn := lines.random(k):
+            for o in own:
+                means = np.mean([_spread(lines, line, o.query) for line in drawn], 0)
+                yield k, RANDOM, o.query, tuple(means)
 
 
 def _own(lines: Lines, arm: str | None, k: int) -> list[Any]:

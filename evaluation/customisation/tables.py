@@ -6,7 +6,6 @@ intervals and standard errors are over models.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation import results
 from evaluation.customisation.methods import MAIN, Configuration
 from evaluation.results import Figure, Summary
 from evaluation.statistics import bootstrap, mean_error
@@ -235,18 +235,17 @@ def write(head: Line, units: Sequence[Line], folder: Path) -> list[Path]:
 def write_csv(answers: Answers, path: Path) -> None:
     """A line for each answer."""
     exemplars = {u["model"]: u["exemplars"] for u in answers.units if "exemplars" in u}
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for line in answers.lines:
-            about = [line[name] for name in ("model", "kind", "query", "prompts", "prompt")]
-            which = [line["configuration"], line.get("rows", "")]
-            found = " ".join(exemplars.get(line["model"], []))
-            recalled, precision = metrics(line)
-            ranks = " ".join(map(str, line["ranks"]))
-            rest = [line.get("reached", ""), line["seconds"]]
-            numbers = [line["among"], f"{recalled:.6g}", f"{precision:.6g}", ranks]
-            writer.writerow([*about, *which, found, *numbers, *rest])
+    rows = []
+    for line in answers.lines:
+        about = [line[name] for name in ("model", "kind", "query", "prompts", "prompt")]
+        which = [line["configuration"], line.get("rows", "")]
+        found = " ".join(exemplars.get(line["model"], []))
+        recalled, precision = metrics(line)
+        ranks = " ".join(map(str, line["ranks"]))
+        rest = [line.get("reached", ""), line["seconds"]]
+        numbers = [line["among"], f"{recalled:.6g}", f"{precision:.6g}", ranks]
+        rows.append([*about, *which, found, *numbers, *rest])
+    results.write_csv(path, COLUMNS, rows)
 
 
 def plot(answers: Answers, path: Path) -> list[Path]:
