@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome
-from evaluation.counterfactual.tasks import TUNING
+from evaluation.counterfactual.tasks import REPORTED
 from evaluation.statistics import bootstrap, mean_error, ranks, t_interval
 
 # What numbers are multiplied by where they are shown.
@@ -88,19 +88,24 @@ class Block:
 
 
 def block(
-    lines: Lines, arms: Mapping[str, str], k: int, *, control: bool = True, tuning: bool = False
+    lines: Lines,
+    arms: Mapping[str, str],
+    k: int,
+    *,
+    control: bool = True,
+    among: slice = REPORTED,
 ) -> Block | None:
     """Labelled arms at one K on the queries that all of them have; None where there is nothing.
 
     An arm has only begun, and is left out, with fewer queries than a verdict takes where another
     has as many, and with less than half of the fullest's where none has.
-    tuning: on the tuning queries, which are left out otherwise.
+    among: which pictures of the gallery.
     """
-    tuned = {entry.id for entry in lines.gallery[:TUNING]}
+    asked = {entry.id for entry in lines.gallery[among]}
     found: dict[str, dict[str, Outcome]] = {}
     for label, arm in arms.items():
         own = {o.query: o for o in lines.outcomes(arm) if o.k == k}
-        found[label] = {q: o for q, o in own.items() if (q in tuned) == tuning}
+        found[label] = {q: o for q, o in own.items() if q in asked}
     most = max((len(own) for own in found.values()), default=0)
     least = ENOUGH if most >= ENOUGH else most / 2
     begun = {label: len(own) for label, own in found.items() if 0 < len(own) < least}

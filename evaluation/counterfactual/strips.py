@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from evaluation.counterfactual.ledger import read_pictures
 from evaluation.counterfactual.lines import RANDOM, Lines
 from evaluation.counterfactual.tables import chosen
-from evaluation.counterfactual.tasks import TUNING, training
+from evaluation.counterfactual.tasks import REPORTED, training
 from precompute.shards import replacing
 
 SIDE, GAP, LABEL, TITLE = 96, 4, 52, 18
@@ -29,7 +29,7 @@ def sheet(lines: Lines, base: Path, folder: Path, kept: Path, out: Path) -> bool
     that are shown are kept, with the lines: of most trainings the folder is another machine's.
     """
     arms = chosen(lines, LABELS)
-    wanted = {entry.id: _wanted(lines, arms, entry.id) for entry in lines.gallery[TUNING:]}
+    wanted = {entry.id: _wanted(lines, arms, entry.id) for entry in lines.gallery[REPORTED]}
     shown = [query for query, rows in wanted.items() if rows][:QUERIES]
     cells = _kept(kept)
     keys = {(key, lines.place[q]) for q in shown for row in wanted[q].values() for key in row}

@@ -20,7 +20,15 @@ from evaluation.counterfactual.compare import (
     difference,
 )
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
-from evaluation.counterfactual.tasks import ABLATIONS, FIRST, REMOVED, THEN
+from evaluation.counterfactual.tasks import (
+    ABLATIONS,
+    CHECK,
+    FIRST,
+    REMOVED,
+    REPORTED,
+    SEEN,
+    THEN,
+)
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error
 
@@ -49,12 +57,14 @@ def chosen(lines: Lines, labels: Sequence[str]) -> dict[str, str]:
     return {label: lines.labels[label] for label in labels if label in lines.labels}
 
 
-def blocks(lines: Lines, labels: Sequence[str], apart: Sequence[str] = ()) -> Iterator[Block]:
+def blocks(
+    lines: Lines, labels: Sequence[str], apart: Sequence[str] = (), among: slice = REPORTED
+) -> Iterator[Block]:
     """Every K at which some method has a finished removal; apart: at which two of these have, of
     which one is an ablation. One alone compares nothing that Table 1 does not."""
     arms = chosen(lines, labels)
     for k in lines.sizes:
-        if (found := block(lines, arms, k)) is not None:
+        if (found := block(lines, arms, k, among=among)) is not None:
             there = {label for label in apart if label in found.values}
             if not apart or (len(there) > 1 and there & set(ABLATIONS)):
                 yield found
@@ -68,12 +78,14 @@ def equals_random(lines: Lines, found: Block, label: str, metric: str = "delta_l
     return curves.shown(curves.equivalent(ks, curve, sign * found.mean(label, metric)))
 
 
-def comparison(lines: Lines, labels: Sequence[str], apart: Sequence[str] = ()) -> Rows:
+def comparison(
+    lines: Lines, labels: Sequence[str], apart: Sequence[str] = (), among: slice = REPORTED
+) -> Rows:
     """Table 1 and its kin: every K of `blocks`, the methods by ΔL."""
     head = ("K", "method", "queries", *HEADS.values())
     more = ("mean rank by ΔL", "ΔL against the best other, better in", "equals removing at random")
     table: Rows = [(*head, *more)]
-    for found in blocks(lines, labels, apart):
+    for found in blocks(lines, labels, apart, among):
         for label in found.order("delta_loss"):
             cells = [cell(found, label, metric) for metric in METRICS]
             against = difference(found.against_best(label, "delta_loss"))
@@ -185,7 +197,8 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
     lines = Lines(head, units)
     if not lines.known or not lines.trainings:
         return Summary((Figure("leave-K-out", f"{len(lines.trainings)} trainings done"),))
-    figures = [*_first(lines), *_control(lines), *_draws(lines), *_costs(lines)]
+    firsts = (*_first(lines), *_unseen(lines))
+    figures = [*firsts, *_control(lines), *_draws(lines), *_costs(lines)]
     begun = left_out(lines)
     notes = (*([begun] if begun else []), note(lines))
     return Summary(tuple(figures), tuple(comparison(lines, every_method(lines))), notes)
@@ -209,6 +222,20 @@ def _first(lines: Lines) -> Iterator[Figure]:
             near = [difference(pair, both=True) for pair in pairs if not pair.told_apart]
             name = f"{what} {ours} less each further method it is not told apart from"
             yield Figure(name, "; ".join(near) or "none")
+
+
+def _unseen(lines: Lines) -> Iterator[Figure]:
+    """Whichever of AIMED was best on the other pictures, on those that no training had asked about
+    before: less the best of the other kinds there. Too few for a verdict."""
+    every = chosen(lines, every_method(lines))
+    for there in blocks(lines, tuple(every), among=CHECK):
+        before = block(lines, every, there.k, among=SEEN)
+        ours = before and before.best_of(AIMED, "delta_loss")
+        rest = [label for label in there.order("delta_loss") if label not in (*OURS, RANDOM)]
+        if ours in there.values and rest:
+            told = difference(there.paired(ours, rest[0], "delta_loss"), both=True)
+            name = f"leave-{there.k}-out, ΔL ×10⁻³, pictures asked about last: {ours} less the best"
+            yield Figure(f"{name} other", told)
 
 
 def _shared(lines: Lines, found: Block, ours: str, other: str) -> Paired:

@@ -18,6 +18,7 @@ from evaluation.counterfactual.ledger import packed, unpacked, write_pictures
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.strips import sheet
 from evaluation.counterfactual.tasks import (
+    TUNED,
     TUNING,
     middle_first,
     random_order,
@@ -122,9 +123,26 @@ def test_only_queries_that_all_have_and_none_of_the_tuning_ones(monkeypatch):
     monkeypatch.setattr(compare, "ENOUGH", 3)
     found = compare.block(lines, {arm: arm for arm in gains}, 2)
     assert found.begun == {"dtrak": 2, "clip": 1} and len(found.queries) == 3
-    own = compare.block(lines, {"abu": "abu"}, 2, tuning=True)
+    own = compare.block(lines, {"abu": "abu"}, 2, among=TUNED)
     assert own.queries == (QUERIES[0],)
     assert compare.block(lines, {"abu": "abu"}, 3) is None
+
+
+def test_pictures_asked_about_last_stand_alone(monkeypatch, tmp_path):
+    """The method is the one that the others chose, whoever is first here."""
+    monkeypatch.setattr(tables, "SEEN", slice(TUNING, TUNING + 1))
+    monkeypatch.setattr(tables, "CHECK", slice(TUNING + 1, None))
+    gains = {"abu": [0.05, 0.01, 0.03], "abu-ekfac": [0.04, 0.09, 0.09], "clip": [0.0, 0.04, 0.04]}
+    lines = lines_of(gains)
+    told = [figure for figure in tables.summary(HEAD, lines.units).figures if "last" in figure.name]
+    assert [figure.name.split(": ")[1] for figure in told] == ["abu less the best other"]
+    assert told[0].value.startswith("-20.00") and told[0].value.endswith("against clip, 0 of 2")
+    assert told[0].passed is None
+    rows = tables.comparison(lines, tuple(gains), among=tables.CHECK)
+    assert [row[1:3] for row in rows[1:]] == [("abu-ekfac", "2"), ("clip", "2"), ("abu", "2")]
+    # without one of them there is nothing to say
+    alone = lines_of({"abu": [0.05, None, None], "clip": [0.0, None, None]})
+    assert not [f for f in tables.summary(HEAD, alone.units).figures if "last" in f.name]
 
 
 def test_answers_of_a_former_configuration_do_not_count():
