@@ -3,13 +3,15 @@
 Each training runs in a process of its own (`python -m precompute retrain`), so that Stop ends it at
 once and the page stays awake. Without the method's records and without as many random ones run side
 by side. The model without the random ones is the same for every picture: it comes with the index
-for the K that the page offers first, and is kept while the page runs for any other.
+for the K that the page offers first, and is kept while the page runs for any other. So are finished
+proofs, under names that only the browser that asked for them is told.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 import sys
 import tempfile
@@ -39,6 +41,7 @@ from attribution.proofs import (
 from attribution.types import Attribution, Progress, Query, UserError
 
 KEPT = 8  # controls of a run of the page, a few megabytes each
+REMEMBERED = 500  # proofs of visitors, the latest, some kilobytes each
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Proving:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._kept: dict[tuple[str, ...], Control] = {}
+        self._made: dict[str, Proof] = {}
         self._folder: Any = None
 
     @property
@@ -93,6 +97,21 @@ class Proving:
                 folder = self.path / layout.PROOFS / slug
                 found[slug] = load_proof(folder, self.index.index_hash)
         return found
+
+    def remember(self, proof: Proof) -> str:
+        """Keep a visitor's proof while the page runs; returns the name that `remembered` knows it
+        by, which nobody guesses."""
+        slug = secrets.token_urlsafe(12)
+        self._made[slug] = replace(proof, slug=slug)
+        while len(self._made) > REMEMBERED:
+            self._made.pop(next(iter(self._made)))
+        return slug
+
+    def remembered(self, slugs: Any) -> dict[str, Proof]:
+        """The proofs of these names, in their order; slugs: what a browser kept, any JSON."""
+        named = [slug for slug in slugs if isinstance(slug, str)] if isinstance(slugs, list) else []
+        found = ((slug, self._made.get(slug)) for slug in named)
+        return {slug: proof for slug, proof in found if proof is not None}
 
     def prove(
         self, prompt: str, seed: int, method: str, k: int

@@ -12,8 +12,7 @@ kin of theirs. Losses are those of the customised model, before and after unlear
 is the base model's. Scores are means over three timesteps: everyone at the first, the best 200 at
 the other two (`--timesteps`, `--survivors`). A line for each picture and configuration (see
 evaluation/customisation/methods.py): methods first, then gradient rows of the customised models,
-variants on one picture of each model, and the step of the product's default. Customised models are
-kept in the cache.
+variants on one picture of each model. Customised models are kept in the cache.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from attribution.types import Progress
 TRAINING: dict[str, Any] = {"concurrency_id": "proof", "concurrency_limit": 1}
 MOST, FIRST = 100, 10
 WORLD = "proof"
-OWN = "own-"  # slugs of a visitor's proofs
+OWN = "whence-proofs"  # where a browser keeps the names of its visitor's proofs
 TO_TAKE_OUT = "Pictures to take out"
 LEAD = (
     "A method says: these training pictures made this picture what it is. So take them out, train "
@@ -63,7 +63,7 @@ class Prove:
         px = index.image(int(index.train_rows[0])).width
         lead = LEAD.format(n=f"{len(index.train_rows):,}", px=px)
         block(f'<p class="w-lead">{lead}</p>')
-        self.own = gr.State([])  # this visitor's finished proofs
+        self.own = gr.BrowserState([], storage_key=OWN)  # slugs; they outlive a reload
         self.saved = self.proving.saved()
         self.titles = {method.name: method.title for method in METHODS.values()}
         listed = proofs_html(self.saved, self.titles)
@@ -126,7 +126,7 @@ class Prove:
 
     def _wire(self) -> None:
         asked = [self.prompt, self.seed, self.method, self.k]
-        shown = [self.begun, self.curve, self.result, self.list]
+        shown = [self.begun, self.curve, self.result]
         outputs = [*self.step.outputs, *shown, self.own]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         queued = self.step.run.click(
@@ -135,12 +135,14 @@ class Prove:
         work = never_nothing(self.prove, self.step.line)
         begun = queued.then(work, [*asked, self.own], outputs, **quiet, **TRAINING, **EVERY_CLICK)
         begun.failure(self.step.lost, outputs=self.step.outputs, queue=False, **quiet)
+        # when the page opens, and when one is made
+        gr.on(None, self._listed, self.own, self.list, **AT_ONCE)
         self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
         opened = self.list.select(self._open, self.own, [*asked, self.result], **AT_ONCE)
         opened.then(None, js="() => window.whence.reveal('proof')", **AT_ONCE)
 
     def prove(
-        self, prompt: str, seed: float, method: str, k: float, own: list[Proof], request: gr.Request
+        self, prompt: str, seed: float, method: str, k: float, own: Any, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
         """Updates for each step of the work. The last proof, or one that was opened meanwhile,
         stands there until the new one does."""
@@ -162,13 +164,11 @@ class Prove:
             elif isinstance(item, Begun):
                 yield {self.begun: begun_html(item, self.titles, index)}
             else:
-                own = [*own, replace(item, slug=f"{OWN}{len(own) + 1}")]
                 yield {
                     **self.step.done(done(item)),
                     **over,
                     self.result: proof_html(item, self.titles, index),
-                    self.own: own,
-                    self.list: gr.update(value=self._listed(own), visible=True),
+                    self.own: [*self.proving.remembered(own), self.proving.remember(item)],
                 }
 
     @staticmethod
@@ -179,13 +179,20 @@ class Prove:
         words = prompt if len(prompt) <= SHORT else f"{prompt[: SHORT - 1].rstrip()}…"
         return replace(item, stage=f"train without the {int(k)} that {name} found: “{words}”")
 
-    def _listed(self, own: list[Proof]) -> str:
-        """The saved proofs, then the visitor's."""
-        return proofs_html({**self.saved, **{p.slug: p for p in own}}, self.titles)
+    def _proofs(self, own: Any) -> dict[str, Proof]:
+        """The saved proofs, then the visitor's; own: what the browser kept."""
+        return {**self.saved, **self.proving.remembered(own)}
 
-    def _open(self, own: list[Proof], event: gr.EventData) -> dict[Any, Any]:
+    def _listed(self, own: Any) -> dict[str, Any]:
+        proofs = self._proofs(own)
+        return gr.update(value=proofs_html(proofs, self.titles), visible=bool(proofs))
+
+    def _open(self, own: Any, event: gr.EventData) -> dict[Any, Any]:
         """A finished proof, as if it had just been made."""
-        proof = {**self.saved, **{p.slug: p for p in own}}[picked_id(event)]
+        proof = self._proofs(own).get(picked_id(event))
+        if proof is None:
+            gr.Warning("This proof is gone: the page was started anew since.", title="Prove")
+            return {self.result: gr.skip()}
         return {
             self.prompt: proof.query.prompt,
             self.seed: proof.query.seed,

@@ -30,13 +30,13 @@ MAIN = ("abu-ekfac", "abu")
 # In order of need; what an index lacks is left out and said so. Fig. 6, then Fig. 9.
 FIRST = (*MAIN, "clip", "dino", "clip-abc", "dino-abc", "dtrak/index-rows", "random")
 THEN = ("dtrak",)
-VARIANTS = (
-    *("abu/no-v", "abu:steps=1", "abu:steps=10", "abu-sgd", "abu-full"),
-    *("abu-ekfac/no-v", "abu-ekfac:steps=1", "abu-ekfac:steps=10"),
-)
 # A customised model has learned its exemplars to the bottom of their loss, where to first order
 # nothing moves it: after a small step distractors in no such minimum should come first.
-LAST = ("abu-ekfac:relative_increase=0.1", "abu:relative_increase=0.1")
+SMALL_STEP = ("abu-ekfac:relative_increase=0.1", "abu:relative_increase=0.1")
+VARIANTS = (
+    *("abu/no-v", "abu:steps=1", "abu:steps=10", "abu-sgd", "abu-full"),
+    *("abu-ekfac/no-v", "abu-ekfac:steps=1", "abu-ekfac:steps=10", *SMALL_STEP),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,6 @@ def stages(asked: Sequence[str] | None, queries: int, variant_queries: int) -> l
         Stage("methods", _parsed(FIRST), queries),
         Stage("gradients", _parsed(THEN), queries),
         Stage("variants", _parsed(VARIANTS), few),
-        Stage("small step", _parsed(LAST), queries),
     ]
 
 

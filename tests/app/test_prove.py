@@ -21,7 +21,7 @@ from PIL import Image
 from app.panels import proof_view
 from app.panels.proof_view import chance, curves_html, proof_html, verdict
 from app.panels.prove import Prove, absent, done
-from app.proving import Begun, Proving
+from app.proving import REMEMBERED, Begun, Proving
 from app.trainings import ROOT, STAGE, Curves, progress_of
 from attribution.engine import Engine
 from attribution.methods.registry import METHODS
@@ -79,9 +79,9 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     assert first.count('class="w-frame"') == 2 and first.count("<li><img") == 6
     assert data_uri_of(first) == data_uri_of(shown)
     # it opens again, as the saved ones do
-    (own,) = last[prove.own]
-    assert own.slug == "own-1" and "own-1" in last[prove.list]["value"]
-    again = prove._open([own], SimpleNamespace(id="own-1"))  # type: ignore[arg-type]
+    (slug,) = own = last[prove.own]
+    assert slug in prove._listed(own)["value"]
+    again = prove._open(own, SimpleNamespace(id=slug))  # type: ignore[arg-type]
     assert again[prove.result] == shown and again[prove.k] == 3
     assert "polyline" in shown and last[prove.curve] == last[prove.begun] == ""
     assert "Done: trained without 3" in last[prove.step.line]
@@ -94,6 +94,23 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     assert isinstance(again, Proof) and again.control.curve == kept.curve
     assert again.control.seconds == 0 and "random was there already" in done(again)
     assert verdict(again, "Pixels").rpartition("random ones, ")[2].split(".")[0] in shown
+
+
+def test_a_browser_is_shown_its_own_proofs_alone(prove: Prove, engine: Engine) -> None:
+    """Whatever it kept: names of another run of the page, nothing at all, what is no list."""
+    ids, remember = engine.index.ids(engine.index.train_rows[:4]), prove.proving.remember
+    mine, other = (remember(made_up_proof(ids[:2], ids[2:])) for _ in range(2))
+    assert list(prove.proving.remembered([mine, "of last week"])) == [mine]
+    shown = prove._listed([mine, 3, None])["value"]
+    assert mine in shown and other not in shown
+    for kept in ([], None, {"a": 1}, mine, ["of last week"]):
+        assert not prove._listed(kept)["visible"] and mine not in prove._listed(kept)["value"]
+    # one that is gone is told, and what stands there stays
+    gone = prove._open(["of last week"], SimpleNamespace(id="of last week"))  # type: ignore[arg-type]
+    assert gone == {prove.result: gr.skip()}
+    for _ in range(REMEMBERED):
+        remember(made_up_proof(ids[:2], ids[2:]))
+    assert len(prove.proving._made) == REMEMBERED and not prove.proving.remembered([mine])
 
 
 def test_methods_that_the_small_world_cannot_serve_are_named(prove: Prove) -> None:

@@ -407,7 +407,7 @@ def test_bad_requests_are_refused_in_a_line(world, tmp_path, capsys, more, says)
 
 def test_every_configuration_that_is_planned_is_one(bench):
     found = stages(None, 3, 1)
-    assert [stage.queries for stage in found] == [3, 3, 1, 3]
+    assert [stage.queries for stage in found] == [3, 3, 1]
     texts = [one.text for stage in found for one in stage.configurations]
     assert len(set(texts)) == len(texts)
     assert all(Configuration.parse(text).text == text for text in texts)
