@@ -24,7 +24,7 @@ from typing import Any
 
 from attribution.types import UserError
 from evaluation.arguments import count, counts, names
-from evaluation.counterfactual import arms, frozen, tables, tasks
+from evaluation.counterfactual import arms, frozen, tasks, verdicts
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import TOP
 from evaluation.counterfactual.options import QUERIES, add_answering
@@ -111,4 +111,4 @@ def _stages(session: Session, args: argparse.Namespace) -> list[Stage]:
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
     """Table 1, who wins, and what a retraining takes."""
-    return tables.summary(head, units)
+    return verdicts.summary(head, units)

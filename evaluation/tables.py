@@ -16,7 +16,7 @@ from typing import Any
 
 from attribution.types import UserError
 from evaluation import results
-from evaluation.counterfactual import figures, foretold, strips, tables
+from evaluation.counterfactual import figures, foretold, strips, tables, verdicts
 from evaluation.counterfactual.ledger import VERB
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines, Outcome, fullest
 from evaluation.counterfactual.options import INDEX
@@ -92,7 +92,7 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
         "# Leave-K-out on the proof world\n\nWritten by `python -m evaluation tables` from "
         f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Its last lines: `{head['command']}`. "
         f"All lines: {results.where(head)}.",
-        results.markdown(Summary(tables.summary(head, lines.units).figures)),
+        results.markdown(Summary(verdicts.summary(head, lines.units).figures)),
     ]
     every = tables.every_method(lines)
     parts += _section("Table 1: every method", tables.comparison(lines, every))
@@ -109,7 +109,7 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
     parts += [f"![{title}]({name})" for name, title in pictures.items()]
     if said := tables.left_out(lines):
         parts.append(said)
-    parts.append(tables.note(lines))
+    parts.append(verdicts.note(lines))
     return "\n\n".join(parts) + "\n"
 
 

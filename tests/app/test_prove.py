@@ -29,7 +29,7 @@ from attribution.proofs import Control, Proof, save_control, save_proof
 from attribution.types import Progress, Query, UserError
 from evaluation import results
 from evaluation.counterfactual.lines import fullest
-from evaluation.counterfactual.tables import random_gaps
+from evaluation.counterfactual.verdicts import random_gaps
 from precompute import retrain
 from precompute.__main__ import main as precompute
 from precompute.recipes.model.retrain import recipe_of

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attribution.types import UserError
-from evaluation.counterfactual import compare, curves, foretold, frozen, tables
+from evaluation.counterfactual import compare, curves, foretold, frozen, tables, verdicts
 from evaluation.counterfactual.arms import Arm, read, resolved
 from evaluation.counterfactual.ledger import packed, unpacked, write_pictures
 from evaluation.counterfactual.lines import Lines
@@ -130,19 +130,21 @@ def test_only_queries_that_all_have_and_none_of_the_tuning_ones(monkeypatch):
 
 def test_pictures_asked_about_last_stand_alone(monkeypatch, tmp_path):
     """The method is the one that the others chose, whoever is first here."""
-    monkeypatch.setattr(tables, "SEEN", slice(TUNING, TUNING + 1))
-    monkeypatch.setattr(tables, "CHECK", slice(TUNING + 1, None))
+    monkeypatch.setattr(verdicts, "SEEN", slice(TUNING, TUNING + 1))
+    monkeypatch.setattr(verdicts, "CHECK", slice(TUNING + 1, None))
     gains = {"abu": [0.05, 0.01, 0.03], "abu-ekfac": [0.04, 0.09, 0.09], "clip": [0.0, 0.04, 0.04]}
     lines = lines_of(gains)
-    told = [figure for figure in tables.summary(HEAD, lines.units).figures if "last" in figure.name]
-    assert [figure.name.split(": ")[1] for figure in told] == ["abu less the best other"]
+    told = [
+        figure for figure in verdicts.summary(HEAD, lines.units).figures if "last" in figure.name
+    ]
+    assert [f.name.split(": ")[1] for f in told] == ["abu less the best other"]
     assert told[0].value.startswith("-20.00") and told[0].value.endswith("against clip, 0 of 2")
     assert told[0].passed is None
-    rows = tables.comparison(lines, tuple(gains), among=tables.CHECK)
+    rows = tables.comparison(lines, tuple(gains), among=verdicts.CHECK)
     assert [row[1:3] for row in rows[1:]] == [("abu-ekfac", "2"), ("clip", "2"), ("abu", "2")]
     # without one of them there is nothing to say
     alone = lines_of({"abu": [0.05, None, None], "clip": [0.0, None, None]})
-    assert not [f for f in tables.summary(HEAD, alone.units).figures if "last" in f.name]
+    assert not [f for f in verdicts.summary(HEAD, alone.units).figures if "last" in f.name]
 
 
 def test_answers_of_a_former_configuration_do_not_count():
@@ -179,7 +181,7 @@ def test_the_random_curve_is_a_mean_over_draws_and_says_what_a_removal_equals():
     assert found.mean("random", "delta_loss") == pytest.approx(0.02)
     # 0.035 is half-way from 0.02 at 2 to 0.05 at 4
     assert tables.equals_random(lines, found, "abu") == "3"
-    summary = tables.summary(HEAD, lines.units)
+    summary = verdicts.summary(HEAD, lines.units)
     assert any("1.75 times, equals removing 3 at random" in f.value for f in summary.figures)
 
 
@@ -187,7 +189,7 @@ def test_how_far_two_random_removals_lie_apart():
     """Losses of 0.5: draws 0.1 and 0.3 worse for the first picture, alike for the others."""
     extra = [{"unit": f"random {n}", "draw": n, "rows": [n, 10 + n]} for n in range(3)]
     extra += [trained([n, 10 + n], {"q0": 0.05 * (1 + 2 * n)}) for n in range(2)]
-    gaps = tables.random_gaps(Lines(HEAD, [BASE, *extra]), 2)
+    gaps = verdicts.random_gaps(Lines(HEAD, [BASE, *extra]), 2)
     assert sorted(gaps) == pytest.approx([0.0] * (len(QUERIES) - 1) + [0.2])
 
 
@@ -234,7 +236,7 @@ def test_what_else_is_forgotten(tmp_path):
 def test_whoever_wins_is_said():
     gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05], "dino": [0.01, 0.0, 0.0]}
     lines = lines_of(gains)
-    figures = tables.summary(HEAD, lines.units).figures
+    figures = verdicts.summary(HEAD, lines.units).figures
     first = next(f for f in figures if "less the best other" in f.name)
     assert "-10.00" in first.value and "dtrak" in first.value
     assert first.passed is None  # three queries are no verdict
@@ -244,32 +246,34 @@ def test_whoever_wins_is_said():
     _, *rows = tables.comparison(lines, tables.TABLE_1)
     assert [row[1] for row in rows] == ["dtrak", "abu", "dino"]
     seeds = [trained([], {}, weights_differ_by=0.0), trained([], {"q4": 0.7}, seed=1)]
-    told = tables.summary(HEAD, [*lines.units, *seeds]).figures
+    told = verdicts.summary(HEAD, [*lines.units, *seeds]).figures
     assert any(f.name.startswith("nothing removed, another seed") for f in told)
     assert any("10 s (median" in f.value for f in told)
 
 
 def test_the_papers_two_are_judged_beside_those_tried_later():
     gains = {"abu": [0.03, 0.05, 0.04], "abu-ekfac-full": [0.05, 0.07, 0.06]}
-    figures = tables.summary(HEAD, lines_of({**gains, "clip": [0.04, 0.06, 0.05]}).units).figures
+    figures = verdicts.summary(HEAD, lines_of({**gains, "clip": [0.04, 0.06, 0.05]}).units).figures
     first, second = (f for f in figures if "less the best other" in f.name)
     assert " abu less" in first.name and first.value.startswith("-10.00 ")
     assert " abu-ekfac-full less" in second.name and second.value.startswith("+10.00 ")
-    alone = tables.summary(HEAD, lines_of({"abu": [0.1, 0.1, 0.1], "clip": [0.0] * 3}).units)
+    alone = verdicts.summary(HEAD, lines_of({"abu": [0.1, 0.1, 0.1], "clip": [0.0] * 3}).units)
     assert sum("less the best other" in f.name for f in alone.figures) == 1
 
 
 def test_a_verdict_needs_both_intervals_and_enough_queries(monkeypatch):
-    monkeypatch.setattr(tables, "ENOUGH", 3)
+    monkeypatch.setattr(verdicts, "ENOUGH", 3)
     for dtrak, verdict in (([0.02, 0.041, 0.03], True), ([0.0, 0.045, 0.035], False)):
         lines = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": dtrak})
-        first = next(f for f in tables.summary(HEAD, lines.units).figures if "best other" in f.name)
+        first = next(
+            f for f in verdicts.summary(HEAD, lines.units).figures if "best other" in f.name
+        )
         assert first.passed is verdict, first.value
 
 
 def test_abu_shift_is_no_rival_of_abu():
     gains = {"abu": [0.03, 0.05, 0.04], "abu-shift": [0.9, 0.9, 0.9], "clip": [0.0, 0.01, 0.0]}
-    figures = tables.summary(HEAD, lines_of(gains).units).figures
+    figures = verdicts.summary(HEAD, lines_of(gains).units).figures
     assert all("abu-shift" not in f.name + f.value for f in figures if "less" in f.name)
 
 
@@ -292,7 +296,7 @@ def test_what_has_not_begun_at_the_middle_k_is_named(monkeypatch):
 def test_a_method_on_other_rows_is_a_rival_too():
     gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.0, 0.0, 0.0], "dtrak@wide": [0.02, 0.02, 0.02]}
     lines = lines_of(gains)
-    figures = tables.summary(HEAD, lines.units).figures
+    figures = verdicts.summary(HEAD, lines.units).figures
     first = next(f for f in figures if "best other" in f.name)
     assert "against dtrak@wide" in first.value
     assert "dtrak@wide" in [row[1] for row in tables.comparison(lines, tables.every_method(lines))]
@@ -320,7 +324,7 @@ def test_the_first_two_are_compared_on_all_that_they_share():
     lines = lines_of(gains)
     _, *rows = tables.comparison(lines, tables.TABLE_1)
     assert [row[1:3] for row in rows] == [("abu", "2"), ("dtrak", "2"), ("clip", "2")]
-    first = next(f for f in tables.summary(HEAD, lines.units).figures if "less the" in f.name)
+    first = next(f for f in verdicts.summary(HEAD, lines.units).figures if "less the" in f.name)
     assert first.value.startswith("+20.00 ") and first.value.endswith("against dtrak, 3 of 3")
 
 
