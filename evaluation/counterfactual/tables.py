@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,7 @@ from evaluation.counterfactual.compare import (
     difference,
 )
 from evaluation.counterfactual.lines import METRICS, RANDOM, Lines
-from evaluation.counterfactual.tasks import (
-    ABLATIONS,
-    FIRST,
-    REMOVED,
-    REPORTED,
-    THEN,
-)
+from evaluation.counterfactual.tasks import ABLATIONS, CHECK, FIRST, REMOVED, REPORTED, THEN
 from evaluation.statistics import mean_error
 
 TABLE_1 = (*FIRST, *THEN)
@@ -67,14 +61,24 @@ def equals_random(lines: Lines, found: Block, label: str, metric: str = "delta_l
     return curves.shown(curves.equivalent(ks, curve, sign * found.mean(label, metric)))
 
 
-def comparison(
-    lines: Lines, labels: Sequence[str], apart: Sequence[str] = (), among: slice = REPORTED
-) -> Rows:
+def table_1(lines: Lines) -> Iterator[Block]:
+    """Every method, at every K."""
+    return blocks(lines, every_method(lines))
+
+
+def asked_last(lines: Lines) -> list[Block]:
+    """The pictures of CHECK alone, at every K at which methods share half of them."""
+    least = len(range(lines.head["settings"]["measured"])[CHECK]) / 2
+    found = blocks(lines, every_method(lines), among=CHECK)
+    return [one for one in found if len(one.queries) >= least and len({*one.values} - {RANDOM}) > 1]
+
+
+def comparison(lines: Lines, of: Iterable[Block]) -> Rows:
     """Table 1 and its kin: every K of `blocks`, the methods by ΔL."""
     head = ("K", "method", "queries", *HEADS.values())
     more = ("mean rank by ΔL", "ΔL against the best other, better in", "equals removing at random")
     table: Rows = [(*head, *more)]
-    for found in blocks(lines, labels, apart, among):
+    for found in of:
         for label in found.order("delta_loss"):
             cells = [cell(found, label, metric) for metric in METRICS]
             against = difference(found.against_best(label, "delta_loss"))

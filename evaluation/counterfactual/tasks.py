@@ -36,8 +36,8 @@ REMOVED = (5, 10, 35)
 SHARES = (0.07, 0.14, 0.28, 0.42, 0.57, 0.71, 0.85)
 RANDOM_SEED = 51
 # Of the gallery: pictures, pictures whose losses are measured, queries that settings are tuned on
-# and never reported, and the first of those that no training had asked about when the methods and
-# their settings had been chosen.
+# and never reported, and the first of those that were asked about when the methods and their
+# settings had been chosen.
 GALLERY, MEASURED, TUNING, UNSEEN = 48, 24, 4, 16
 # What a comparison is made on.
 TUNED, REPORTED = slice(TUNING), slice(TUNING, None)

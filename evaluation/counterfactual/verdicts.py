@@ -12,14 +12,15 @@ import numpy as np
 from evaluation.counterfactual.compare import ENOUGH, Block, Paired, block, difference
 from evaluation.counterfactual.lines import RANDOM, Lines
 from evaluation.counterfactual.tables import (
-    blocks,
+    asked_last,
     chosen,
     comparison,
     equals_random,
     every_method,
     left_out,
+    table_1,
 )
-from evaluation.counterfactual.tasks import CHECK, SEEN
+from evaluation.counterfactual.tasks import SEEN
 from evaluation.results import Figure, Summary
 from evaluation.statistics import mean_error
 
@@ -39,13 +40,13 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
     figures = [*firsts, *_control(lines), *_draws(lines), *_costs(lines)]
     begun = left_out(lines)
     notes = (*([begun] if begun else []), note(lines))
-    return Summary(tuple(figures), tuple(comparison(lines, every_method(lines))), notes)
+    return Summary(tuple(figures), tuple(comparison(lines, table_1(lines))), notes)
 
 
 def _first(lines: Lines) -> Iterator[Figure]:
     """The paper's AbU or AbU+ against the best of the others, at every K, then the best of AIMED,
     and who else that one is not told apart from."""
-    for found in blocks(lines, every_method(lines)):
+    for found in table_1(lines):
         papers, ours = (found.best_of(some, "delta_loss") for some in (PAPERS, AIMED))
         rest = [label for label in found.order("delta_loss") if label not in (*OURS, RANDOM)]
         what = f"leave-{found.k}-out, ΔL ×10⁻³:"
@@ -63,14 +64,15 @@ def _first(lines: Lines) -> Iterator[Figure]:
 
 
 def _unseen(lines: Lines) -> Iterator[Figure]:
-    """Whichever of AIMED was best on the other pictures, on those that no training had asked about
-    before: less the best of the other kinds there. Too few for a verdict."""
+    """Whichever of AIMED was best on the other pictures, on those asked about last: less the best
+    of the other kinds there. Too few for a verdict."""
     every = chosen(lines, every_method(lines))
-    for there in blocks(lines, tuple(every), among=CHECK):
+    for there in asked_last(lines):
         before = block(lines, every, there.k, among=SEEN)
-        ours = before and before.best_of(AIMED, "delta_loss")
+        asked = [label for label in AIMED if label in there.values]
+        ours = before and before.best_of(asked, "delta_loss")
         rest = [label for label in there.order("delta_loss") if label not in (*OURS, RANDOM)]
-        if ours in there.values and rest:
+        if ours and rest:
             told = difference(there.paired(ours, rest[0], "delta_loss"), both=True)
             name = f"leave-{there.k}-out, ΔL ×10⁻³, pictures asked about last: {ours} less the best"
             yield Figure(f"{name} other", told)
@@ -84,7 +86,7 @@ def _shared(lines: Lines, found: Block, ours: str, other: str) -> Paired:
 
 
 def _control(lines: Lines) -> Iterator[Figure]:
-    for found in blocks(lines, every_method(lines)):
+    for found in table_1(lines):
         ours = found.best_of(AIMED, "delta_loss")
         if ours and RANDOM in found.values:
             ratio = found.mean(ours, "delta_loss") / max(found.mean(RANDOM, "delta_loss"), 1e-12)

@@ -131,7 +131,7 @@ def test_only_queries_that_all_have_and_none_of_the_tuning_ones(monkeypatch):
 def test_pictures_asked_about_last_stand_alone(monkeypatch, tmp_path):
     """The method is the one that the others chose, whoever is first here."""
     monkeypatch.setattr(verdicts, "SEEN", slice(TUNING, TUNING + 1))
-    monkeypatch.setattr(verdicts, "CHECK", slice(TUNING + 1, None))
+    monkeypatch.setattr(tables, "CHECK", slice(TUNING + 1, None))
     gains = {"abu": [0.05, 0.01, 0.03], "abu-ekfac": [0.04, 0.09, 0.09], "clip": [0.0, 0.04, 0.04]}
     lines = lines_of(gains)
     told = [
@@ -140,11 +140,12 @@ def test_pictures_asked_about_last_stand_alone(monkeypatch, tmp_path):
     assert [f.name.split(": ")[1] for f in told] == ["abu less the best other"]
     assert told[0].value.startswith("-20.00") and told[0].value.endswith("against clip, 0 of 2")
     assert told[0].passed is None
-    rows = tables.comparison(lines, tuple(gains), among=verdicts.CHECK)
+    rows = tables.comparison(lines, tables.asked_last(lines))
     assert [row[1:3] for row in rows[1:]] == [("abu-ekfac", "2"), ("clip", "2"), ("abu", "2")]
-    # without one of them there is nothing to say
-    alone = lines_of({"abu": [0.05, None, None], "clip": [0.0, None, None]})
-    assert not [f for f in verdicts.summary(HEAD, alone.units).figures if "last" in f.name]
+    # one method alone, or fewer pictures than half of them, say nothing
+    assert tables.asked_last(lines_of({"abu": [0.05, 0.03, 0.0], "clip": [0.0, None, None]})) == []
+    monkeypatch.setattr(tables, "CHECK", slice(TUNING, None))
+    assert tables.asked_last(lines_of({"abu": [0.05, None, 0.0], "clip": [0.0, 0.1, None]})) == []
 
 
 def test_answers_of_a_former_configuration_do_not_count():
@@ -243,7 +244,7 @@ def test_whoever_wins_is_said():
     near = next(f for f in figures if "not told apart" in f.name)
     # the bootstrap of three is above zero, Student's interval is not: (20, 50, 40) ± 4.303 · 8.8
     assert near.value == "+36.67 (20.00 to 50.00; t -1.28 to 74.61) against dino, 3 of 3"
-    _, *rows = tables.comparison(lines, tables.TABLE_1)
+    _, *rows = tables.comparison(lines, tables.table_1(lines))
     assert [row[1] for row in rows] == ["dtrak", "abu", "dino"]
     seeds = [trained([], {}, weights_differ_by=0.0), trained([], {"q4": 0.7}, seed=1)]
     told = verdicts.summary(HEAD, [*lines.units, *seeds]).figures
@@ -280,7 +281,7 @@ def test_abu_shift_is_no_rival_of_abu():
 def test_what_has_only_begun_is_named():
     gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.03], "clip": [0.0, None, None]}
     lines = lines_of(gains)
-    assert "clip" not in [row[1] for row in tables.comparison(lines, tables.TABLE_1)]
+    assert "clip" not in [row[1] for row in tables.comparison(lines, tables.table_1(lines))]
     assert tables.left_out(lines) == "Left out: only begun, clip at K = 2 (1 queries)."
     assert tables.left_out(lines_of({"abu": [0.1, 0.1, 0.1]})) == ""
 
@@ -299,7 +300,7 @@ def test_a_method_on_other_rows_is_a_rival_too():
     figures = verdicts.summary(HEAD, lines.units).figures
     first = next(f for f in figures if "best other" in f.name)
     assert "against dtrak@wide" in first.value
-    assert "dtrak@wide" in [row[1] for row in tables.comparison(lines, tables.every_method(lines))]
+    assert "dtrak@wide" in [row[1] for row in tables.comparison(lines, tables.table_1(lines))]
 
 
 def test_settings_are_told_in_full_where_they_were_noted():
@@ -322,7 +323,7 @@ def test_settings_are_told_in_full_where_they_were_noted():
 def test_the_first_two_are_compared_on_all_that_they_share():
     gains = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.0], "clip": [0.0, 0.01, None]}
     lines = lines_of(gains)
-    _, *rows = tables.comparison(lines, tables.TABLE_1)
+    _, *rows = tables.comparison(lines, tables.table_1(lines))
     assert [row[1:3] for row in rows] == [("abu", "2"), ("dtrak", "2"), ("clip", "2")]
     first = next(f for f in verdicts.summary(HEAD, lines.units).figures if "less the" in f.name)
     assert first.value.startswith("+20.00 ") and first.value.endswith("against dtrak, 3 of 3")
@@ -332,7 +333,7 @@ def test_an_ablation_needs_something_to_be_compared_with():
     alone = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05]})
 
     def shown(lines: Lines, labels: tuple[str, ...], apart: tuple[str, ...]) -> list[str]:
-        return [row[1] for row in tables.comparison(lines, labels, apart)[1:]]
+        return [row[1] for row in tables.comparison(lines, tables.blocks(lines, labels, apart))[1:]]
 
     assert shown(alone, tables.TABLE_1, ()) == ["dtrak", "abu"]
     assert shown(alone, tables.TABLE_2, tables.TABLE_2) == []
