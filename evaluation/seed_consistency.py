@@ -7,6 +7,7 @@ model's own pictures with other noise, and with another prompt. The models are k
 ensemble of TRAK and JourneyTRAK.
 
 python -m evaluation seed-consistency --seeds 10 --workers 4
+python -m evaluation seed-consistency --seeds 2 --train-steps 12000 --results runs/longer
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ SHOWN, SIDE = 10, 64  # pictures of the sheet, px
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `seed-consistency`."""
     add_common(parser)
-    parser.add_argument("--seeds", type=count(2), default=SEEDS, metavar="N", help="models")
+    add = parser.add_argument
+    add("--seeds", type=count(2), default=SEEDS, metavar="N", help="models")
+    longer = "optimiser steps of each training; default: as many as the index's model had"
+    add("--train-steps", type=count(), metavar="N", help=longer)
 
 
 def run(args: argparse.Namespace) -> None:
     """Train what is missing, then a line for each picture of the gallery."""
-    session = Session.begin(args, world_of(args))
+    session = Session.begin(args, world_of(args), args.train_steps)
     session.base()
     work = WorkList(session.recipe)
     tasks.seeds(work, args.seeds)

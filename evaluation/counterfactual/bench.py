@@ -31,6 +31,7 @@ from evaluation.counterfactual.tasks import (
     Entry,
     Task,
     TrainingTask,
+    training,
 )
 from evaluation.world import World
 from precompute.counterfactual import Picture, draw, losses, squared_errors
@@ -48,11 +49,13 @@ Doing = Iterator[float | dict[str, Any]]
 class Setting:
     """What a bench is set up with; travels to the workers.
 
-    measured: losses of the first so many of the gallery. pictures: of the gallery, by the model as
-    it is. folder: of the run in the cache. places: further indexes, by the name arms call them.
+    recipe: of the trainings. measured: losses of the first so many of the gallery. pictures: of the
+    gallery, by the model as it is. folder: of the run in the cache. places: further indexes, by the
+    name arms call them.
     """
 
     index: Path
+    recipe: UnetConfig
     device: str
     gallery: tuple[Entry, ...]
     measured: int
@@ -101,11 +104,6 @@ class Bench:
     def index(self) -> Index:
         """The index."""
         return self.answers.index
-
-    @cached_property
-    def recipe(self) -> UnetConfig:
-        """How the index's UNet was trained."""
-        return recipe_of(self.setting.index)
 
     @cached_property
     def data(self) -> Latents:
@@ -200,7 +198,7 @@ class Bench:
         began = time.perf_counter()
         train_rows = self.index.train_rows
         removed = np.searchsorted(train_rows, np.array(task.removed, dtype=np.int64))
-        config = replace(self.recipe, seed=task.seed)
+        config = replace(self.setting.recipe, seed=task.seed)
         found: dict[str, Any] = {}
         yield from self._trained(config, removed.tolist(), found)
         trained = time.perf_counter()
@@ -253,7 +251,8 @@ class Bench:
         clip = self.answers.context.clip
         if clip is not None:
             line["clip"] = numbers(self._similarities(clip, pictures))
-        if not task.removed and task.seed == self.recipe.seed:
+        own = training((), recipe_of(self.setting.index))
+        if task.key == own.key:
             line["weights_differ_by"] = _difference(denoiser.unet, self.denoiser.unet)
         if task.panels:
             pictures = np.concatenate([pictures, *self._panels(denoiser)])

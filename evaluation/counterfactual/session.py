@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
@@ -51,9 +51,13 @@ class Session:
     _indexes: dict[str, Index] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, args: argparse.Namespace, world: World) -> Session:
-        """Nothing is computed yet; UserError where the world cannot be retrained."""
-        recipe = recipe_of(args.index)
+    def begin(
+        cls, args: argparse.Namespace, world: World, train_steps: int | None = None
+    ) -> Session:
+        """Nothing is computed yet; UserError where the world cannot be retrained. train_steps: of
+        each training, in place of the model's own number."""
+        own = recipe_of(args.index)
+        recipe = replace(own, steps=train_steps or own.steps)
         if world.index_hash is None:
             raise UserError(f"no index at {args.index}: `python -m precompute index` makes it")
         found = entries(world.records)
@@ -73,6 +77,7 @@ class Session:
         )
         setting = Setting(
             index=args.index,
+            recipe=recipe,
             device=args.device,
             gallery=tuple(found),
             measured=measured,

@@ -59,3 +59,17 @@ def test_models_are_trained_once_and_kept(proof, tmp_path, capsys):
     assert read_lines(tmp_path / "results" / "leave-k-out.jsonl") == trained
     assert (tmp_path / "results" / "seed-consistency.png").is_file()
     assert evaluate("seed-consistency", proof, tmp_path, *SMALL[:-1], "1") == 2
+
+
+def test_longer_training_is_another_run(proof, tmp_path, capsys):
+    assert evaluate("seed-consistency", proof, tmp_path, *SMALL) == 0
+    more = ("--train-steps", "7")
+    assert evaluate("seed-consistency", proof, tmp_path, *SMALL, *more) == 0
+    assert "2 models, 7 steps" in capsys.readouterr().out
+    lines = read_lines(tmp_path / "results" / "leave-k-out.jsonl")
+    steps = {line["run"]: line["settings"]["recipe"]["steps"] for line in lines if "head" in line}
+    own, longer = ([line for line in lines if line["run"] == run] for run in steps)
+    assert list(steps.values())[1] == 7 != list(steps.values())[0]
+    # the model itself was not trained for so long: nothing to be the same as
+    assert [sum("weights_differ_by" in line for line in some) for some in (own, longer)] == [1, 0]
+    assert evaluate("seed-consistency", proof, tmp_path, *SMALL, "--train-steps", "0") == 2
