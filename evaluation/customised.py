@@ -28,7 +28,7 @@ from tqdm import tqdm
 from attribution.validate import whole_numbers
 from evaluation import generated
 from evaluation.arguments import count, names
-from evaluation.customisation import costs, methods, plan, tables
+from evaluation.customisation import costs, figure, methods, plan, tables
 from evaluation.customisation.bench import Bench, Settings
 from evaluation.customisation.methods import Configuration, Stage
 from evaluation.customisation.sitting import Sitting
@@ -78,7 +78,10 @@ def run(args: argparse.Namespace) -> None:
     work.do()
     if args.tuning:
         return  # the files are of the models that are reported on
-    tables.write(work.results.head, list(work.results.units.values()), args.results)
+    answers = tables.Answers(list(work.results.units.values()))
+    if answers.lines:
+        tables.write_csv(answers, args.results / f"{VERB}.csv")
+        figure.plot(answers, args.results / f"{VERB}.png")
 
 
 def settings_of(args: argparse.Namespace, world: Any) -> Settings:

@@ -17,13 +17,12 @@ import numpy as np
 from evaluation import results
 from evaluation.customisation.methods import MAIN, Configuration
 from evaluation.results import Figure, Summary
-from evaluation.statistics import bootstrap, mean_error
+from evaluation.statistics import bootstrap
 from precompute.recipes.abc.plan import KINDS
 from precompute.recipes.abc.retrieval import average_precision, recall
 
 VERB = "customised"
 LIMIT = 10
-FEWEST = 3  # models of a kind, for a form of AbU to be drawn
 METRICS = (f"recall@{LIMIT}", "mAP")
 # What differences are taken from.
 REFERENCE = "abu"
@@ -167,7 +166,7 @@ def _mean(values: np.ndarray, sign: str = "") -> str:
 
 def _figure(head: Line, answers: Answers, kind: str) -> Figure | None:
     """Ours and the best other plain method, by mAP."""
-    plain = [text for text in answers.configurations if text in MAIN or not _is_ours(text)]
+    plain = [text for text in answers.configurations if text in MAIN or not is_ours(text)]
     plain = [text for text in plain if (kind, text) in answers.table]
     there = {t: answers.values(kind, t)[:, 1] for t in plain if not answers.few(kind, t)}
     ours = [text for text in MAIN if text in there]
@@ -182,7 +181,7 @@ def _figure(head: Line, answers: Answers, kind: str) -> Figure | None:
     return Figure(name, ", ".join(said))
 
 
-def _is_ours(text: str) -> bool:
+def is_ours(text: str) -> bool:
     """Whether it is AbU in some form."""
     return text.startswith("abu")
 
@@ -223,15 +222,6 @@ def _notes(head: Line, units: Sequence[Line], answers: Answers) -> list[str]:
 # ---------------------------------------------------------------------- files
 
 
-def write(head: Line, units: Sequence[Line], folder: Path) -> list[Path]:
-    """The CSV, and the figure where both kinds of models have answers."""
-    answers = Answers(units)
-    if not answers.lines:
-        return []
-    write_csv(answers, folder / f"{VERB}.csv")
-    return [folder / f"{VERB}.csv", *plot(answers, folder / f"{VERB}.png")]
-
-
 def write_csv(answers: Answers, path: Path) -> None:
     """A line for each answer."""
     exemplars = {u["model"]: u["exemplars"] for u in answers.units if "exemplars" in u}
@@ -246,46 +236,3 @@ def write_csv(answers: Answers, path: Path) -> None:
         numbers = [line["among"], f"{recalled:.6g}", f"{precision:.6g}", ranks]
         rows.append([*about, *which, found, *numbers, *rest])
     results.write_csv(path, COLUMNS, rows)
-
-
-def plot(answers: Answers, path: Path) -> list[Path]:
-    """Style models against object models with standard errors: methods, then variants of AbU."""
-    both = [t for t in answers.configurations if all(len(answers.values(k, t)) for k in KINDS)]
-    whole = [t for t in both if not any(answers.few(kind, t) for kind in KINDS)]
-    methods = [t for t in whole if t in MAIN or not _is_ours(t)]
-    panels = {"methods": methods, "forms of AbU, on the pictures of all": _forms(answers, both)}
-    panels = {title: texts for title, texts in panels.items() if texts}
-    if not both:
-        return []
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    size = (11, 5 * len(panels))
-    figure, axes = plt.subplots(
-        len(panels), len(METRICS), figsize=size, squeeze=False, layout="constrained"
-    )
-    for row, (title, texts) in zip(axes, panels.items(), strict=True):
-        shown = answers.common(texts)
-        for column, metric in enumerate(METRICS):
-            _panel(row[column], shown, texts, column)
-            row[column].set(title=f"{title}: {metric}", xlim=(0, 1.02), ylim=(0, 1.02))
-            row[column].set(xlabel=f"{KINDS[0]} models", ylabel=f"{KINDS[1]} models")
-        row[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
-    return [path]
-
-
-def _forms(answers: Answers, both: Sequence[str]) -> list[str]:
-    """Forms of AbU that are compared: those of enough pictures."""
-    ours = [text for text in both if _is_ours(text)]
-    return [t for t in ours if min(len(answers.values(k, t)) for k in KINDS) >= FEWEST]
-
-
-def _panel(axes: Any, answers: Answers, texts: Sequence[str], column: int) -> None:
-    for text in texts:
-        (x, dx), (y, dy) = (mean_error(answers.values(kind, text)[:, column]) for kind in KINDS)
-        errors = {"xerr": np.nan_to_num(dx), "yerr": np.nan_to_num(dy)}
-        axes.errorbar(x, y, **errors, label=text, marker="o", capsize=2, linestyle="")
