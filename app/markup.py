@@ -29,8 +29,9 @@ element.addEventListener('click', (event) => {
 });
 """
 
-# Events that answer at once, beside the model's queue.
-AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+# Events of the page's own, without gradio's progress; AT_ONCE: beside the queue, too.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
 
 # What a score is, by a method's kind: its short label, and a sentence.
 KINDS = {

@@ -8,14 +8,12 @@ import gradio as gr
 
 from app.api import add_endpoints
 from app.flow import Flow
-from app.jobs import MODEL, Jobs
+from app.jobs import Jobs
 from app.layout import Panels
-from app.markup import AT_ONCE
+from app.markup import AT_ONCE, QUIET
 from app.panels.share import WHOLE_LINK
-from app.status import EVERY_CLICK, never_nothing
 from attribution.engine import Engine
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Uploads and pictures of past visits are looked for every half hour and go when they are an hour
 # old.
 CLEANING = (1800, 3600)
@@ -42,35 +40,31 @@ def _wire(page: gr.Blocks, on: Panels, flow: Flow) -> None:
 
 def _wire_picture(on: Panels, flow: Flow) -> None:
     picture, compare, fresh = on.picture, on.compare, _fresh_outputs(on)
-    _step(
-        [picture.step.run.click, on.go_generate.change],
-        picture.step,
+    picture.step.does(
         flow.new_picture,
         [on.session, compare.state, picture.prompt, picture.seed],
-        [*picture.step.outputs, *fresh],
+        fresh,
+        also=[on.go_generate.change],
     )
-    _step(
-        [picture.use.run.click],
-        picture.use,
+    picture.use.does(
         flow.take_upload,
         [on.session, compare.state, picture.upload, picture.upload_prompt],
-        [*picture.use.outputs, *fresh],
+        fresh,
         preprocess=False,
     )
 
 
 def _wire_answer(on: Panels, flow: Flow) -> None:
     run, compare, rows = on.run, on.compare, on.rows
-    attributed = _step(
-        [run.step.run.click, on.go_attribute.change],
-        run.step,
+    attributed = run.step.does(
         flow.answer,
         [*_part_inputs(on), *run.inputs],
         _found_outputs(on),
+        also=[on.go_attribute.change],
     )
     attributed.then(None, on.share.link, on.share.link, js=WHOLE_LINK, **QUIET)
     joined = [on.session, compare.state, compare.k, compare.picked]
-    attributed.then(compare.joined, joined, compare.outputs, queue=False, **QUIET)
+    attributed.then(compare.joined, joined, compare.outputs, **AT_ONCE)
     asked = [on.session, on.part.state, rows.state]
     attributed.then(rows.joined, asked, rows.outputs, **AT_ONCE)
     rows.rows.select(flow.row_opened, rows.state, on.answer.record, **AT_ONCE).then(
@@ -80,22 +74,18 @@ def _wire_answer(on: Panels, flow: Flow) -> None:
 
 def _wire_further(on: Panels, flow: Flow) -> None:
     forget, compare = on.forget, on.compare
-    _step(
-        [forget.step.run.click],
-        forget.step,
+    forget.step.does(
         flow.forget,
         [on.session, on.part.state],
-        [*forget.step.outputs, forget.pictures],
+        [forget.pictures],
     )
-    compared = _step(
-        [compare.step.run.click],
-        compare.step,
+    compared = compare.step.does(
         flow.compare,
         [*_part_inputs(on), compare.state, compare.k],
         compare.outputs,
     )
     again = [compare.state, compare.k, compare.picked]
-    compared.then(compare.ranks_again, again, compare.ranks, queue=False, **QUIET)
+    compared.then(compare.ranks_again, again, compare.ranks, **AT_ONCE)
 
 
 def _wire_opening(page: gr.Blocks, on: Panels, flow: Flow) -> None:
@@ -105,7 +95,7 @@ def _wire_opening(page: gr.Blocks, on: Panels, flow: Flow) -> None:
     form = [picture.prompt, picture.seed, run.method, run.top_k]
     outputs = [*_fresh_outputs(on), *_found_outputs(on), *steps, *form]
     everything = list(dict.fromkeys(outputs))
-    shown = on.examples.list.select(flow.example, compare.state, everything, queue=False, **QUIET)
+    shown = on.examples.list.select(flow.example, compare.state, everything, **AT_ONCE)
     shown.then(None, on.share.link, on.share.link, js=WHOLE_LINK, **QUIET)
     shown.then(None, js="() => window.whence.reveal('step-answer')", **QUIET)
     load = [on.session, compare.state]
@@ -134,19 +124,3 @@ def _found_outputs(on: Panels) -> list[Any]:
         *(on.session, *on.run.step.outputs, *on.answer.outputs, *on.share.outputs),
         *on.forget.step.outputs,
     ]
-
-
-def _step(
-    triggers: list[Any],
-    step: Any,
-    work: Any,
-    inputs: list[Any],
-    outputs: list[Any],
-    **more: Any,
-) -> Any:
-    queued = gr.on(triggers, step.queued, outputs=step.outputs, queue=False, **QUIET)
-    work = never_nothing(work, step.line)
-    outputs = list(dict.fromkeys(outputs))
-    done = queued.then(work, inputs, outputs, **QUIET, **MODEL, **EVERY_CLICK, **more)
-    done.failure(step.lost, outputs=step.outputs, queue=False, **QUIET)
-    return done

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import wraps
 from typing import Any
 
 import gradio as gr
 
-from app.jobs import OUR_FAULT, Ended, Jobs
-from app.markup import block, text
+from app.jobs import MODEL, OUR_FAULT, Ended, Jobs
+from app.markup import AT_ONCE, QUIET, block, text
 from attribution.types import Progress
 
 # The announcement is spoken once per stage, not with every update.
@@ -56,13 +56,26 @@ class Step:
             )
         self.line = block(elem_id=f"{name}-status", js_on_load=ANNOUNCE)
         self.outputs = [self.run, self.stop, self.line]
-        self.stop.click(
-            self._stop,
-            outputs=self.outputs,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        self.stop.click(self._stop, outputs=self.outputs, **AT_ONCE)
+
+    def does(
+        self,
+        work: Callable[..., Iterator[dict[Any, Any]]],
+        inputs: list[Any],
+        outputs: list[Any],
+        *,
+        also: Sequence[Any] = (),
+        turns: Mapping[str, Any] = MODEL,
+        **more: Any,
+    ) -> Any:
+        """At a click a word, beside the queue, then the work in its turn; what could not begin is
+        told. Returns the work's event. also: further triggers; turns: what the work waits for."""
+        queued = gr.on([self.run.click, *also], self.queued, outputs=self.outputs, **AT_ONCE)
+        work = never_nothing(work, self.line)
+        outputs = list(dict.fromkeys((*self.outputs, *outputs)))
+        done = queued.then(work, inputs, outputs, **QUIET, **turns, **EVERY_CLICK, **more)
+        done.failure(self.lost, outputs=self.outputs, **AT_ONCE)
+        return done
 
     def queued(self, request: gr.Request) -> dict[Any, Any]:
         """At the click, before the queue: take a ticket and say so."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.markup import Unit, block, data_uri, heading, pickable, picked_id, text
+from app.markup import AT_ONCE, Unit, block, data_uri, heading, pickable, picked_id, text
 from app.panels.about import about
 from app.panels.gallery import Gallery
 from app.panels.plots import artists_plot, spread_plot
@@ -28,7 +28,6 @@ EMPTY = (
 )
 SO_FAR = '<p class="w-lead">The best so far; the order still changes.</p>'
 WAITING = '<p class="w-empty">Details follow when all are scored.</p>'
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
 class Answer:
@@ -119,8 +118,8 @@ class Answer:
 
     def _listen(self, session: gr.State) -> None:
         for source in (self.cards, self.controls, self.record):
-            opened = source.select(self.opened, session, self.record, **QUIET)
-            opened.then(None, js="() => window.whence.reveal('record')", **QUIET)
+            opened = source.select(self.opened, session, self.record, **AT_ONCE)
+            opened.then(None, js="() => window.whence.reveal('record')", **AT_ONCE)
         self._session = session
         ranked = [
             session,
@@ -136,10 +135,10 @@ class Answer:
             [session, self.when],
             [*ranked, self.all_timesteps],
             trigger_mode="always_last",
-            **QUIET,
+            **AT_ONCE,
         )
         self.all_timesteps.input(
-            self._rerank, [session, self.when, self.all_timesteps], ranked, **QUIET
+            self._rerank, [session, self.when, self.all_timesteps], ranked, **AT_ONCE
         )
 
     def opened(self, session: Session, event: gr.EventData) -> str:

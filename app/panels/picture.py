@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.jobs import MODEL, Ended, Jobs
-from app.markup import block, chips, heading, pickable, picked_id, text
+from app.markup import AT_ONCE, QUIET, block, chips, heading, pickable, picked_id, text
 from app.session import Session
 from app.status import Step, visitor
 from attribution import validate
@@ -70,8 +70,8 @@ class Picture:
             )
             self.new_seed = gr.Button("New seed", min_width=100, scale=0, elem_id="new-seed")
         self.step = Step("generate", "Generate", self.jobs)
-        self.ideas.select(_idea, outputs=self.prompt, queue=False, **QUIET)
-        self.new_seed.click(_new_seed, outputs=self.seed, queue=False, **QUIET)
+        self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
+        self.new_seed.click(_new_seed, outputs=self.seed, **AT_ONCE)
 
     def _upload_tab(self) -> None:
         self.upload = gr.Image(
@@ -95,7 +95,7 @@ class Picture:
         self.upload.upload(
             self._suggest, self.upload, self.nearest, preprocess=False, **QUIET, **MODEL
         )
-        self.nearest.select(_idea, outputs=self.upload_prompt, queue=False, **QUIET)
+        self.nearest.select(_idea, outputs=self.upload_prompt, **AT_ONCE)
 
     @property
     def outputs(self) -> list[Any]:
@@ -155,9 +155,6 @@ class Picture:
         except UserError:
             return ""
         return chips(((words, words) for words in nearest), "Nearest training captions")
-
-
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def caption(query: Query | None) -> str:

@@ -17,7 +17,7 @@ from app.markup import AT_ONCE, block, chips, data_uri, pickable, picked_id, tex
 from app.panels.proof_view import begun_html, curves_html, proof_html
 from app.panels.run import choices
 from app.proving import Begun, Proving
-from app.status import EVERY_CLICK, Step, never_nothing, visitor
+from app.status import Step, visitor
 from app.trainings import STAGE, Curves
 from attribution import catalogue, defaults, validate
 from attribution.engine import Engine
@@ -126,17 +126,10 @@ class Prove:
 
     def _wire(self) -> None:
         asked = [self.prompt, self.seed, self.method, self.k]
-        shown = [self.begun, self.curve, self.result]
-        outputs = [*self.step.outputs, *shown, self.own]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        queued = self.step.run.click(
-            self.step.queued, outputs=self.step.outputs, queue=False, **quiet
-        )
-        work = never_nothing(self.prove, self.step.line)
-        begun = queued.then(work, [*asked, self.own], outputs, **quiet, **TRAINING, **EVERY_CLICK)
-        begun.failure(self.step.lost, outputs=self.step.outputs, queue=False, **quiet)
-        # when the page opens, and when one is made
-        gr.on(None, self._listed, self.own, self.list, **AT_ONCE)
+        shown = [self.begun, self.curve, self.result, self.own]
+        self.step.does(self.prove, [*asked, self.own], shown, turns=TRAINING)
+        # when one is made, and when the page opens in a browser that kept some
+        self.own.change(self._listed, self.own, self.list, **AT_ONCE)
         self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
         opened = self.list.select(self._open, self.own, [*asked, self.result], **AT_ONCE)
         opened.then(None, js="() => window.whence.reveal('proof')", **AT_ONCE)

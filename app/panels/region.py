@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from app.jobs import MODEL, Jobs
-from app.markup import AT_ONCE, block, heading, pickable, picked_id
+from app.jobs import Jobs
+from app.markup import AT_ONCE, QUIET, block, heading, pickable, picked_id
 from app.pad import box_list, lead, line, marks, photo
 from app.panels.detect import Detect, Words, found_list, word_list
 from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Point, Stroke, marks_of
-from app.status import ANNOUNCE, EVERY_CLICK, never_nothing
+from app.status import ANNOUNCE
 from attribution import validate
 from attribution.engine import Engine
 from attribution.types import Query, UserError
@@ -24,7 +24,6 @@ from attribution.types import Query, UserError
 DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="utf-8")
 CORNERS = ("Left", "Top", "Right", "Bottom")
 BRUSH_WIDTH = 10
-WAITING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 OWN = (
     "Where it was named, or you type what it shows. Else the whole prompt goes with it, and the "
     "other things of the prompt answer, too."
@@ -168,17 +167,14 @@ class Part:
         ticked = detect.list.select
         ticked(self._ticked, self.state, self.outputs, **AT_ONCE)
         # queued: a state's change is only told to the page by events of the queue
-        words.list.select(self._said, self.state, [*self.outputs, words.go], **WAITING)
+        words.list.select(self._said, self.state, [*self.outputs, words.go], **QUIET)
         words.keep.release(self._hotter, [self.state, words.keep], self.outputs, **AT_ONCE)
-        for panel, triggers, work, inputs, join in (
-            (detect, [detect.step.run.click], detect.find, form, Parts.detected),
-            (words, [words.step.run.click, words.go.change], words.look, asked, Parts.looked),
+        for panel, work, inputs, also, join in (
+            (detect, detect.find, form, [], Parts.detected),
+            (words, words.look, asked, [words.go.change], Parts.looked),
         ):
-            step, found = panel.step, panel.found
-            queued = gr.on(triggers, step.queued, outputs=step.outputs, **AT_ONCE)
-            work = never_nothing(work, step.line)
-            outputs = [*step.outputs, found]
-            done = queued.then(work, inputs, outputs, **WAITING, **MODEL, **EVERY_CLICK)
+            found = panel.found
+            done = panel.step.does(work, inputs, [found], also=also)
             # what was chosen while the model was at work stays: what it found joins it afterwards
             joined = partial(self._joined, found, join)
             done.then(joined, [self.state, found], [*self.outputs, found], **AT_ONCE)
