@@ -92,7 +92,7 @@ def markdown(lines: Lines, pictures: dict[str, str]) -> str:
         "# Leave-K-out on the proof world\n\nWritten by `python -m evaluation tables` from "
         f"`{VERB}.jsonl`, run `{head['run']}`; do not edit. Its last lines: `{head['command']}`. "
         f"All lines: {results.where(head)}.",
-        results.markdown(Summary(verdicts.summary(head, lines.units).figures)),
+        results.markdown(Summary(verdicts.figures(lines))),
     ]
     parts += _section("Table 1: every method", tables.comparison(lines, tables.table_1(lines)))
     if rows := tables.comparison(lines, tables.asked_last(lines)):

@@ -24,7 +24,8 @@ from evaluation.counterfactual.ledger import Ledger, read_pictures
 from evaluation.counterfactual.lines import Lines
 from evaluation.counterfactual.tasks import (
     MEASURED,
-    TUNING,
+    REPORTED,
+    TUNED,
     AnswerTask,
     BaseTask,
     Entry,
@@ -108,11 +109,11 @@ class Session:
     @property
     def tuning(self) -> list[Entry]:
         """The queries settings are chosen on."""
-        return list(self.setting.gallery[:TUNING])
+        return list(self.setting.gallery[TUNED])
 
     def queries(self, n: int) -> list[Entry]:
         """The n queries that are reported on; UserError where there are fewer."""
-        found = self.setting.gallery[TUNING : self.setting.measured]
+        found = self.setting.gallery[: self.setting.measured][REPORTED]
         if n > len(found):
             raise UserError(f"--queries {n}: the world has {len(found)} besides the tuning ones")
         return list(found[:n])

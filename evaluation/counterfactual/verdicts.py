@@ -36,11 +36,15 @@ def summary(head: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> Summ
     lines = Lines(head, units)
     if not lines.known or not lines.trainings:
         return Summary((Figure("leave-K-out", f"{len(lines.trainings)} trainings done"),))
-    firsts = (*_first(lines), *_unseen(lines))
-    figures = [*firsts, *_control(lines), *_draws(lines), *_costs(lines)]
     begun = left_out(lines)
     notes = (*([begun] if begun else []), note(lines))
-    return Summary(tuple(figures), tuple(comparison(lines, table_1(lines))), notes)
+    return Summary(figures(lines), tuple(comparison(lines, table_1(lines))), notes)
+
+
+def figures(lines: Lines) -> tuple[Figure, ...]:
+    """All that the lines say in a number."""
+    parts = (_first, _unseen, _control, _draws, _costs)
+    return tuple(figure for part in parts for figure in part(lines))
 
 
 def _first(lines: Lines) -> Iterator[Figure]:
