@@ -14,7 +14,7 @@ from app.panels.guess import Guess
 from app.panels.header import header
 from app.panels.learn import Learn
 from app.panels.picture import Picture
-from app.panels.prove import Prove
+from app.panels.prove import OWN, Prove
 from app.panels.region import Part
 from app.panels.rows import Rows
 from app.panels.run import Run
@@ -33,6 +33,8 @@ class Panels:
         # its answer.
         self.go_generate = gr.State(0)
         self.go_attribute = gr.State(0)
+        # Not in its tab, which is built when it is opened: read as soon as the page is there.
+        self.own_proofs = gr.BrowserState([], storage_key=OWN)
         header(engine)
         self.examples = Examples(engine)
         with gr.Column(elem_classes="w-step", elem_id="step-picture"):
@@ -59,6 +61,6 @@ class Panels:
             with gr.Tab("Guess", id="guess"):
                 Guess(engine, self.examples.saved, self.compare.titles)
             with gr.Tab("Prove", id="prove"):
-                Prove(engine)
+                self.prove = Prove(engine, self.own_proofs)
             with gr.Tab("Learn", id="learn"):
                 Learn(engine)

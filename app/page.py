@@ -101,6 +101,7 @@ def _wire_opening(page: gr.Blocks, on: Panels, flow: Flow) -> None:
     load = [on.session, compare.state]
     linked = page.load(flow.link, load, [*everything, on.go_generate], **QUIET)
     linked.then(None, on.share.link, on.share.link, js=WHOLE_LINK, **QUIET)
+    on.prove.on_load(page)
 
 
 def _part_inputs(on: Panels) -> list[Any]:

@@ -4,7 +4,8 @@ Each training runs in a process of its own (`python -m precompute retrain`), so 
 once and the page stays awake. Without the method's records and without as many random ones run side
 by side. The model without the random ones is the same for every picture: it comes with the index
 for the K that the page offers first, and is kept while the page runs for any other. So are finished
-proofs, under names that only the browser that asked for them is told.
+proofs, under names that only the browser that asked for them is told; it finds by them, too, what
+is still being trained.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from app import model_thread
 from app.model_thread import steps
 from app.trainings import Curves, Training, followed
+from app.turns import Turns, Work
 from attribution import layout
 from attribution.engine import Engine
 from attribution.index import Index
@@ -54,6 +56,21 @@ class Begun:
     control: tuple[str, ...]
 
 
+Shown = Progress | Begun | Curves | Proof
+NOT_YET = Progress("wait for another proof", 0, 0)
+
+
+@dataclass(frozen=True)
+class Going:
+    """A proof that is being made, by the name that it will be remembered under; what was asked, by
+    whom, and the work on it."""
+
+    slug: str
+    visitor: str
+    asked: tuple[str, int, str, int]  # prompt, seed, method, K
+    work: Work[Shown]
+
+
 class Proving:
     """The proof world at `path`: its engine, its saved proofs, and new ones."""
 
@@ -63,6 +80,9 @@ class Proving:
         self._engine: Engine | None = None
         self._kept: dict[tuple[str, ...], Control] = {}
         self._made: dict[str, Proof] = {}
+        self._going: dict[str, Going] = {}
+        self._asking = threading.Lock()
+        self._turns = Turns()
         self._folder: Any = None
 
     @property
@@ -98,24 +118,49 @@ class Proving:
                 found[slug] = load_proof(folder, self.index.index_hash)
         return found
 
-    def remember(self, proof: Proof) -> str:
-        """Keep a visitor's proof while the page runs; returns the name that `remembered` knows it
-        by, which nobody guesses."""
-        slug = secrets.token_urlsafe(12)
+    # ------------------------------------------------------------------ visitors' own
+
+    def begin(self, visitor: str, prompt: str, seed: int, method: str, k: int) -> Going:
+        """A proof that is made in its turn, watched or not, and remembered. The one at work where
+        the same visitor asks the same again, as by a double click."""
+        asked = (prompt, seed, method, k)
+        with self._asking:
+            self._going = {slug: one for slug, one in self._going.items() if one.work.wanted}
+            for one in self._going.values():
+                if (one.visitor, one.asked) == (visitor, asked):
+                    return one
+            slug = secrets.token_urlsafe(12)  # nobody guesses it
+            work = Work(partial(self._remembering, slug, asked), NOT_YET)
+            going = self._going[slug] = Going(slug, visitor, asked, work)
+        self._turns.ask(work)
+        return going
+
+    def _remembering(self, slug: str, asked: tuple[str, int, str, int]) -> Iterator[Shown]:
+        with contextlib.closing(self.prove(*asked)) as items:  # type: ignore[type-var]
+            for item in items:
+                if isinstance(item, Proof):
+                    self.remember(slug, item)
+                yield item
+
+    def remember(self, slug: str, proof: Proof) -> None:
+        """Keep a visitor's proof while the page runs, by this name."""
         self._made[slug] = replace(proof, slug=slug)
         while len(self._made) > REMEMBERED:
             self._made.pop(next(iter(self._made)))
-        return slug
 
     def remembered(self, slugs: Any) -> dict[str, Proof]:
         """The proofs of these names, in their order; slugs: what a browser kept, any JSON."""
-        named = [slug for slug in slugs if isinstance(slug, str)] if isinstance(slugs, list) else []
-        found = ((slug, self._made.get(slug)) for slug in named)
+        found = ((slug, self._made.get(slug)) for slug in _named(slugs))
         return {slug: proof for slug, proof in found if proof is not None}
 
-    def prove(
-        self, prompt: str, seed: int, method: str, k: int
-    ) -> Iterator[Progress | Begun | Curves | Proof]:
+    def going(self, slugs: Any) -> list[Going]:
+        """Those of these names that are still being made, or wait; slugs: as of `remembered`."""
+        found = (self._going.get(slug) for slug in _named(slugs))
+        return [one for one in found if one is not None and one.work.wanted]
+
+    # ------------------------------------------------------------------ the work
+
+    def prove(self, prompt: str, seed: int, method: str, k: int) -> Iterator[Shown]:
         """Progress, what is taken out as soon as it is known, loss curves, at last the Proof;
         closing it ends the trainings."""
         if self.missing:
@@ -207,3 +252,7 @@ class Proving:
         while len(self._kept) > KEPT:
             oldest = self._kept.pop(next(iter(self._kept)))
             shutil.rmtree(oldest.unet, ignore_errors=True)
+
+
+def _named(slugs: Any) -> list[str]:
+    return [slug for slug in slugs if isinstance(slug, str)] if isinstance(slugs, list) else []

@@ -80,6 +80,10 @@ class Step:
     def queued(self, request: gr.Request) -> dict[Any, Any]:
         """At the click, before the queue: take a ticket and say so."""
         self.jobs.enqueue(visitor(request), self.name)
+        return self.waits()
+
+    def waits(self) -> dict[Any, Any]:
+        """Its turn has not come."""
         return self._state(working_line(*self.waiting), running=True)
 
     def lost(self, request: gr.Request) -> dict[Any, Any]:

@@ -1,11 +1,12 @@
 """Prove it: take out what a method found, train again before your eyes, look again.
 
-Its own small world, which trains in minutes; the page's picture above plays no part.
+Its own small world, which trains in minutes; the page's picture above plays no part. The training
+goes on when the page is closed, and the same browser finds it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import gradio as gr
 
 from app.jobs import Ended, Jobs, sentence
-from app.markup import AT_ONCE, block, chips, data_uri, pickable, picked_id, text, with_code
+from app.markup import AT_ONCE, QUIET, block, chips, data_uri, pickable, picked_id, text, with_code
 from app.panels.proof_view import begun_html, curves_html, proof_html
 from app.panels.run import choices
-from app.proving import Begun, Proving
-from app.status import Step, visitor
+from app.proving import NOT_YET, Begun, Going, Proving, Shown
+from app.status import Step, never_nothing, visitor
 from app.trainings import STAGE, Curves
 from attribution import catalogue, defaults, validate
 from attribution.engine import Engine
@@ -26,8 +27,9 @@ from attribution.methods.registry import METHODS
 from attribution.proofs import Proof
 from attribution.types import Progress
 
-# Trainings are no business of the page's model: they wait for one another only.
-TRAINING: dict[str, Any] = {"concurrency_id": "proof", "concurrency_limit": 1}
+# Trainings are no business of the page's model. They take turns among themselves (app/turns.py);
+# this is how many visitors at a time may watch theirs, or wait.
+WATCHING: dict[str, Any] = {"concurrency_id": "proof", "concurrency_limit": 16}
 MOST, FIRST = 100, 10
 WORLD = "proof"
 OWN = "whence-proofs"  # where a browser keeps the names of its visitor's proofs
@@ -37,7 +39,8 @@ LEAD = (
     "the model again from nothing, and draw the same picture from the same noise. If they "
     "mattered, the model is worse at it, and may draw another one; beside it stands a model that "
     "missed as many pictures at random. A separate, small model trains here, on {n} drawings of "
-    "{px} px; the picture in step 1 plays no part. It takes three to five minutes on four cores."
+    "{px} px; the picture in step 1 plays no part. It takes three to five minutes on four cores; "
+    "should you leave meanwhile, it goes on, and this browser shows it when you are back."
 )
 ABSENT = "Not here, for the index of this small world is kept small"
 K_INFO = "Ten train one model, another number two: the other one misses as many at random."
@@ -51,9 +54,11 @@ EXAMPLES = "Finished proofs, yours too, open at once"
 
 
 class Prove:
-    """Saved proofs; prompt, seed, method and K; the training and what it proved."""
+    """Saved proofs; prompt, seed, method and K; the training and what it proved. own: the names of
+    the visitor's proofs, which outlive a reload."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, own: gr.BrowserState) -> None:
+        self.own = own
         self.proving = Proving(Path(engine.index.path).parent / WORLD)
         self.jobs = Jobs(engine)  # its own tickets: another picture above ends no training
         if self.proving.missing:
@@ -63,7 +68,6 @@ class Prove:
         px = index.image(int(index.train_rows[0])).width
         lead = LEAD.format(n=f"{len(index.train_rows):,}", px=px)
         block(f'<p class="w-lead">{lead}</p>')
-        self.own = gr.BrowserState([], storage_key=OWN)  # slugs; they outlive a reload
         self.saved = self.proving.saved()
         self.titles = {method.name: method.title for method in METHODS.values()}
         listed = proofs_html(self.saved, self.titles)
@@ -126,8 +130,9 @@ class Prove:
 
     def _wire(self) -> None:
         asked = [self.prompt, self.seed, self.method, self.k]
-        shown = [self.begun, self.curve, self.result, self.own]
-        self.step.does(self.prove, [*asked, self.own], shown, turns=TRAINING)
+        shown = [self.begun, self.curve, self.result, self.own, self.list]
+        self._outputs = [*self.step.outputs, *asked, *shown]
+        self.step.does(self.prove, [*asked, self.own], shown, turns=WATCHING)
         # when one is made, and when the page opens in a browser that kept some
         self.own.change(self._listed, self.own, self.list, **AT_ONCE)
         self.ideas.select(_idea, outputs=self.prompt, **AT_ONCE)
@@ -137,40 +142,71 @@ class Prove:
     def prove(
         self, prompt: str, seed: float, method: str, k: float, own: Any, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
-        """Updates for each step of the work. The last proof, or one that was opened meanwhile,
+        """A new proof, from its turn to its end. The last one, or one that was opened meanwhile,
         stands there until the new one does."""
+        who = visitor(request)
 
-        def work() -> Iterator[Progress | Begun | Curves | Proof]:
+        def begin() -> Going:
             most = len(self.proving.index.train_rows) - 1
             asked = validate.prompt(prompt), validate.seed(seed)
-            yield from self.proving.prove(*asked, method, validate.top_k(k, most, TO_TAKE_OUT))
+            return self.proving.begin(who, *asked, method, validate.top_k(k, most, TO_TAKE_OUT))
 
-        name, index = self.titles.get(method, method), self.proving.index
-        over: dict[Any, Any] = {self.begun: "", self.curve: ""}
-        for item in self.jobs.follow(visitor(request), self.step.name, work):
-            if isinstance(item, Ended):
-                yield {**self.step.ended(item), **over}
-            elif isinstance(item, Progress):
-                yield self.step.progress(self._named(item, prompt, name, k))
-            elif isinstance(item, Curves):
-                yield {self.curve: curves_html(item, name)}
-            elif isinstance(item, Begun):
-                yield {self.begun: begun_html(item, self.titles, index)}
+        yield from self._watch(begin, who, own)
+
+    def resume(self, own: Any, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """The page has opened in a browser that began a proof before: watch it to its end."""
+        if found := self.proving.going(own):
+            yield self._form_of(*found[-1].asked)
+            yield from self._watch(lambda: found[-1], visitor(request), own)
+
+    def on_load(self, page: gr.Blocks) -> None:
+        """What happens when `page`, which this is a part of, opens."""
+        if not self.proving.missing:
+            resume = never_nothing(self.resume, self.step.line)
+            page.load(resume, self.own, self._outputs, **QUIET, **WATCHING)
+
+    def _watch(self, begin: Callable[[], Going], who: str, own: Any) -> Iterator[dict[Any, Any]]:
+        """Updates for each step of the work. Only Stop ends it; whoever leaves does not."""
+        going: Going | None = None
+
+        def work() -> Iterator[Going | Shown]:
+            yield (begun := begin())
+            yield from begun.work.follow()
+
+        for item in self.jobs.follow(who, self.step.name, work):
+            if isinstance(item, Going):
+                going = item
+                yield {self.own: self._names(own, going)}
+            elif isinstance(item, Ended):
+                if going:
+                    going.work.end()
+                yield {**self.step.ended(item), self.begun: "", self.curve: ""}
             else:
-                yield {
-                    **self.step.done(done(item)),
-                    **over,
-                    self.result: proof_html(item, self.titles, index),
-                    self.own: [*self.proving.remembered(own), self.proving.remember(item)],
-                }
+                yield self._seen(item, going, own)
 
-    @staticmethod
-    def _named(item: Progress, prompt: str, name: str, k: float) -> Progress:
-        """Which of the proofs on the page is being trained."""
-        if item.stage != STAGE:
-            return item
-        words = prompt if len(prompt) <= SHORT else f"{prompt[: SHORT - 1].rstrip()}…"
-        return replace(item, stage=f"train without the {int(k)} that {name} found: “{words}”")
+    def _seen(self, item: Shown, going: Going, own: Any) -> dict[Any, Any]:
+        """What one step of a proof changes."""
+        prompt, _, method, k = going.asked
+        name, index = self.titles.get(method, method), self.proving.index
+        if item is NOT_YET:
+            return self.step.waits()
+        if isinstance(item, Progress):
+            return self.step.progress(_named(item, prompt, name, k))
+        if isinstance(item, Curves):
+            return {self.curve: curves_html(item, name)}
+        if isinstance(item, Begun):
+            return {self.begun: begun_html(item, self.titles, index)}
+        return {
+            **self.step.done(done(item)),
+            **{self.begun: "", self.curve: ""},
+            self.result: proof_html(item, self.titles, index),
+            self.list: self._listed(self._names(own, going)),
+        }
+
+    def _names(self, own: Any, going: Going) -> list[str]:
+        """What the browser keeps: its proofs that are still there, and those to come."""
+        known = [*self.proving.remembered(own), *(one.slug for one in self.proving.going(own))]
+        return [*(slug for slug in known if slug != going.slug), going.slug]
 
     def _proofs(self, own: Any) -> dict[str, Proof]:
         """The saved proofs, then the visitor's; own: what the browser kept."""
@@ -187,12 +223,21 @@ class Prove:
             gr.Warning("This proof is gone: the page was started anew since.", title="Prove")
             return {self.result: gr.skip()}
         return {
-            self.prompt: proof.query.prompt,
-            self.seed: proof.query.seed,
-            self.method: proof.method,
-            self.k: proof.k,
+            **self._form_of(proof.query.prompt, proof.query.seed, proof.method, proof.k),
             self.result: proof_html(proof, self.titles, self.proving.index),
         }
+
+    def _form_of(self, prompt: str, seed: int, method: str, k: int) -> dict[Any, Any]:
+        """What was asked, in its fields."""
+        return {self.prompt: prompt, self.seed: seed, self.method: method, self.k: k}
+
+
+def _named(item: Progress, prompt: str, name: str, k: int) -> Progress:
+    """Which of the proofs on the page is being trained."""
+    if item.stage != STAGE:
+        return item
+    words = prompt if len(prompt) <= SHORT else f"{prompt[: SHORT - 1].rstrip()}…"
+    return replace(item, stage=f"train without the {k} that {name} found: “{words}”")
 
 
 def proofs_html(saved: dict[str, Proof], titles: dict[str, str]) -> str:

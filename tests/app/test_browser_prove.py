@@ -5,6 +5,7 @@ Screenshots go to runs/screenshots/, which git ignores: look at them.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from attribution import layout
 from attribution.engine import Engine
 from tests.app.conftest import served
 from tests.precompute.proof_world import proof_index
@@ -22,12 +24,29 @@ pytestmark = pytest.mark.browser
 
 SHOTS = Path(__file__).parents[2] / "runs" / "screenshots"
 SECONDS = 1000  # Playwright counts in milliseconds
+SLOW_STEPS = 800  # of a training
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    made = proof_index(tmp_path_factory.mktemp("world"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return proof_index(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     world = Path(shutil.copytree(made, tmp_path_factory.mktemp("assets") / "proof"))
+    with served(Engine(world, "cpu")) as url:
+        yield url
+
+
+@pytest.fixture
+def slow(made: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of a world whose trainings take longer than a page takes to open."""
+    world = Path(shutil.copytree(made, tmp_path / "proof"))
+    file = world / layout.UNET_TRAINING
+    noted = json.loads(file.read_text())
+    noted["config"]["steps"] = SLOW_STEPS
+    file.write_text(json.dumps(noted))
     with served(Engine(world, "cpu")) as url:
         yield url
 
@@ -106,6 +125,33 @@ def test_a_proof_is_made_and_opens_again(page: Any) -> None:
     stranger.context.close()
 
 
+def test_a_reload_in_the_midst_of_a_training_loses_nothing(slow: str, chromium: Any) -> None:
+    page = visit(chromium, slow)
+    page.fill("#prove-prompt textarea", "bn by 4")
+    page.click("#prove-run")
+    expect(page.locator("#proof-curve polyline").first).to_be_visible()
+    page.reload()
+    page.wait_for_selector("#generate-run")
+    page.click("role=tab[name=Prove]")
+    status(page).to_contain_text("Train without the 2 that AbU+ found: “bn by 4”")
+    expect(page.locator("#proof-begun .w-frame")).to_have_count(2)
+    expect(page.locator("#prove-run")).to_be_disabled()
+    assert marked(page) and page.input_value("#prove-prompt textarea") == "bn by 4"
+    status(page).to_contain_text("Done: trained without 2", timeout=120 * SECONDS)
+    expect(page.locator("#proof .w-verdict")).to_contain_text("at this picture")
+    expect(page.locator("#proofs button")).to_contain_text("bn by 4")
+    # and Stop, pressed after a reload, ends it
+    page.click("#prove-run")
+    expect(page.locator("#proof-curve polyline").first).to_be_visible()
+    page.reload()
+    page.click("role=tab[name=Prove]")
+    page.click("#prove-stop")
+    status(page).to_contain_text("Stopped")
+    expect(page.locator("#prove-run")).to_be_enabled()
+    assert page.broken == []
+    page.context.close()
+
+
 def test_every_tab_fits_a_phone(address: str, chromium: Any) -> None:
     page = visit(chromium, address, viewport={"width": 360, "height": 800})
     tabs = page.locator("#further [role=tablist] [role=tab]")
@@ -144,7 +190,7 @@ def test_who_waits_can_think_again(address: str, chromium: Any, page: Any) -> No
     expect(page.locator("#proof-begun .w-frame")).to_have_count(2)
     other.click("#prove-run")
     other.click("#prove-stop")
-    status(other).to_contain_text("Cancelled before it began")
+    status(other).to_contain_text("Stopped")
     other.click("#prove-run")
     for visitor in (page, other):
         status(visitor).to_contain_text("Done", timeout=120 * SECONDS)

@@ -21,7 +21,7 @@ from PIL import Image
 from app.panels import proof_view
 from app.panels.proof_view import chance, curves_html, proof_html, verdict
 from app.panels.prove import Prove, absent, done
-from app.proving import REMEMBERED, Begun, Proving
+from app.proving import NOT_YET, REMEMBERED, Begun, Proving
 from app.trainings import ROOT, STAGE, Curves, progress_of
 from attribution.engine import Engine
 from attribution.methods.registry import METHODS
@@ -60,7 +60,7 @@ def engine(world: Path) -> Engine:
 @pytest.fixture
 def prove(engine: Engine) -> Prove:
     with gr.Blocks():
-        return Prove(engine)
+        return Prove(engine, gr.BrowserState([]))
 
 
 def gone(pid: int) -> bool:
@@ -98,8 +98,10 @@ def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
 
 def test_a_browser_is_shown_its_own_proofs_alone(prove: Prove, engine: Engine) -> None:
     """Whatever it kept: names of another run of the page, nothing at all, what is no list."""
-    ids, remember = engine.index.ids(engine.index.train_rows[:4]), prove.proving.remember
-    mine, other = (remember(made_up_proof(ids[:2], ids[2:])) for _ in range(2))
+    ids, (mine, other) = engine.index.ids(engine.index.train_rows[:4]), ("mine-x", "other-x")
+    proof = made_up_proof(ids[:2], ids[2:])
+    for slug in (mine, other):
+        prove.proving.remember(slug, proof)
     assert list(prove.proving.remembered([mine, "of last week"])) == [mine]
     shown = prove._listed([mine, 3, None])["value"]
     assert mine in shown and other not in shown
@@ -108,8 +110,8 @@ def test_a_browser_is_shown_its_own_proofs_alone(prove: Prove, engine: Engine) -
     # one that is gone is told, and what stands there stays
     gone = prove._open(["of last week"], SimpleNamespace(id="of last week"))  # type: ignore[arg-type]
     assert gone == {prove.result: gr.skip()}
-    for _ in range(REMEMBERED):
-        remember(made_up_proof(ids[:2], ids[2:]))
+    for n in range(REMEMBERED):
+        prove.proving.remember(f"later-{n}", proof)
     assert len(prove.proving._made) == REMEMBERED and not prove.proving.remembered([mine])
 
 
@@ -178,6 +180,44 @@ def test_stop_is_heard_while_it_trains(prove: Prove) -> None:
     shown = [update[prove.begun] for update in updates if prove.begun in update]
     assert "w-frame" in shown[0] and shown[1:] == [""]
     assert not any(prove.result in update for update in updates)  # what was opened meanwhile stays
+    (own,) = (update[prove.own] for update in updates if prove.own in update)
+    assert not prove.proving.going(own)
+    *_, last = prove.prove("bn by 3", 5, "pixel", 2, own, ME)  # its turn comes: nothing is held
+    assert "Done" in last[prove.step.line] and prove.list in last
+
+
+def test_a_proof_goes_on_when_its_visitor_leaves(prove: Prove) -> None:
+    """A reload: the page that was watching is closed, and another one finds what goes on."""
+    assert list(prove.resume([], ME)) == [] == list(prove.resume(None, ME))
+    watching = prove.prove("bn by 3", 5, "pixel", 3, [], ME)
+    own = next(update[prove.own] for update in watching if prove.own in update)
+    watching.close()
+    after: Any = SimpleNamespace(session_hash="me, after a reload")
+    first, *updates = prove.resume(own, after)
+    assert [first[f] for f in (prove.prompt, prove.seed, prove.method, prove.k)] == [
+        *("bn by 3", 5, "pixel", 3)
+    ]
+    assert any(prove.begun in update for update in updates)
+    last = updates[-1]
+    assert "Done: trained without 3" in last[prove.step.line]
+    assert own[0] in last[prove.list]["value"] and "w-verdict" in last[prove.result]
+    assert list(prove.proving.remembered(own)) == own and not prove.proving.going(own)
+    assert list(prove.resume(own, after)) == []  # it is finished: there is nothing to watch
+
+
+def test_a_double_click_trains_once_and_two_visitors_take_turns(prove: Prove) -> None:
+    proving = Proving(prove.proving.path)
+    asked = ("bn by 3", 5, "pixel", 2)
+    first = proving.begin("me", *asked)
+    assert proving.begin("me", *asked) is first
+    second = proving.begin("you", *asked)
+    assert second.slug != first.slug
+    told = next(second.work.follow())
+    assert told is NOT_YET  # the first one's turn comes first
+    *_, made = second.work.follow()
+    assert isinstance(made, Proof)
+    assert [*proving.remembered([first.slug, second.slug])] == [first.slug, second.slug]
+    assert proving.begin("me", *asked).slug != first.slug  # asked again, it is another proof
 
 
 def test_what_the_training_says_against_reaches_the_visitor(prove: Prove, tmp_path) -> None:
@@ -258,7 +298,7 @@ def test_saved_proofs_open_at_once_and_those_of_another_index_do_not(engine: Eng
     save_proof(folder / "foreign", made_up_proof(ids[:2], ids[2:]), "0" * 64)
     try:
         with gr.Blocks():
-            prove = Prove(engine)
+            prove = Prove(engine, gr.BrowserState([]))
         assert list(prove.saved) == ["mine"] and prove.list.visible
         updates = prove._open([], SimpleNamespace(id="mine"))  # type: ignore[arg-type]
         assert updates[prove.k] == 2 and updates[prove.prompt] == "a <red> card"
@@ -276,7 +316,7 @@ def test_without_a_proof_world_the_panel_says_how_to_make_one(engine: Engine, tm
         index=SimpleNamespace(path=tmp_path / "openclipart"),
     )  # fmt: skip
     with gr.Blocks() as page:
-        prove = Prove(elsewhere)  # type: ignore[arg-type]
+        prove = Prove(elsewhere, gr.BrowserState([]))  # type: ignore[arg-type]
     assert "precompute assets" in prove.proving.missing and not hasattr(prove, "step")
     assert any("no proof world" in str(getattr(c, "value", "")) for c in page.blocks.values())
 
