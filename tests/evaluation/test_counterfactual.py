@@ -329,6 +329,17 @@ def test_the_first_two_are_compared_on_all_that_they_share():
     assert first.value.startswith("+20.00 ") and first.value.endswith("against dtrak, 3 of 3")
 
 
+def test_the_best_other_is_the_best_on_the_queries_of_the_verdict():
+    """Clip forgets more of what all methods were asked about, dtrak more of all that two were."""
+    three = {"abu": [0.03, 0.05, 0.04], "dtrak": [0.02, 0.04, 0.03], "clip": [0.03, 0.04, 0.0]}
+    gains = {**three, "pixel": [0.0, 0.01, None]}
+    lines = lines_of(gains)
+    found = next(iter(tables.table_1(lines)))
+    assert len(found.queries) == 2 and found.order("delta_loss")[1] == "clip"
+    first = next(f for f in verdicts.summary(HEAD, lines.units).figures if "less the" in f.name)
+    assert first.value.startswith("+10.00 ") and first.value.endswith("against dtrak, 3 of 3")
+
+
 def test_an_ablation_needs_something_to_be_compared_with():
     alone = lines_of({"abu": [0.03, 0.05, 0.04], "dtrak": [0.04, 0.06, 0.05]})
 
