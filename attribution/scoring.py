@@ -41,12 +41,14 @@ TICK, PARTIAL_EVERY = 0.25, 1.2
 
 @dataclass(frozen=True)
 class Scores:
-    """Cells of the records that are through at least one heat, in the order asked.
+    """Cells of the records that are through at least one heat, in the order asked; last those that
+    were scored along.
 
-    rows: int64 [M]. cells: float32 [M, captions, flips, T], NaN where not evaluated. maps: row →
-    float32 [h, w], change of squared error per latent cell in the upright image's orientation, for
-    the top records. evaluated: forwards for cells, with either weights; fresh: the base losses were
-    computed here as well; seconds: of the whole scoring.
+    rows: int64 [M]. rivals: how many of them, from the first, were asked for themselves. cells:
+    float32 [M, captions, flips, T], NaN where not evaluated. maps: row → float32 [h, w], change of
+    squared error per latent cell in the upright image's orientation, for the top records.
+    evaluated: forwards for cells, with either weights; fresh: the base losses were computed here as
+    well; seconds: of the whole scoring.
     """
 
     rows: np.ndarray
@@ -55,6 +57,7 @@ class Scores:
     evaluated: int = 0
     fresh: bool = False
     seconds: float = 0.0
+    rivals: int = 0
 
 
 def score_records(
@@ -79,15 +82,15 @@ def score_records(
     """τ of every record of `rows`, in their order: give the most promising first.
 
     base_loss: float32 [N, captions, flips, T], row i being record i, its last axis `timesteps`.
-    also: rows to score at every timestep whatever the race; those not in `rows` follow them in the
-    Scores and get no heat map. columns: positions in `timesteps` to evaluate, all by default; a
-    race chooses its own. stale: asked after the first heat whether base losses have to be computed
-    here. Yields Progress in forwards every quarter of a second, with `partial(scores so far)` about
-    every second, at last the Scores. The model holds θ0 at every yield; raises Cancelled when
-    `cancelled()` says so.
+    also: rows to score at every timestep whatever the race, which they have no part in: they follow
+    `rows` in the Scores, a second time where they are among them, and get no heat map. columns:
+    positions in `timesteps` to evaluate, all by default; a race chooses its own. stale: asked after
+    the first heat whether base losses have to be computed here. Yields Progress in forwards every
+    quarter of a second, with `partial(scores so far)` about every second, at last the Scores. The
+    model holds θ0 at every yield; raises Cancelled when `cancelled()` says so.
     """
     asked, more = np.asarray(rows, dtype=np.int64), np.asarray(also, dtype=np.int64)
-    everyone = np.concatenate([asked, np.setdiff1d(more, asked)])
+    everyone = np.concatenate([asked, more])
     _, captions, flips, count = base_loss.shape
     chosen = tuple(range(count)) if columns is None else tuple(int(c) for c in columns)
     grid = Grid(captions, flips, tuple(int(t) for t in timesteps), chosen, seed)
@@ -96,7 +99,7 @@ def score_records(
     job.batch_size = batch_size or batch_size_for(denoiser)
     job.maps, job.rivals = ErrorMaps(keep_maps), len(asked)
     job.partial, job.cancelled = partial, cancelled
-    yield from job.run(race, np.flatnonzero(np.isin(everyone, more)), stale)
+    yield from job.run(race, np.arange(len(asked), len(everyone)), stale)
 
 
 class _Scoring:
@@ -221,7 +224,15 @@ class _Scoring:
         if len(half):
             cells[cells_at(cells, half, self.heat.columns)] = np.nan
         spent, known = time.perf_counter() - self.began, self.through
-        return Scores(self.rows[known], cells[known], maps or {}, self.evaluated, self.fresh, spent)
+        return Scores(
+            self.rows[known],
+            cells[known],
+            maps or {},
+            self.evaluated,
+            self.fresh,
+            spent,
+            int(known[: self.rivals].sum()),
+        )
 
     def _partial(self) -> Attribution | None:
         """An answer from what is known so far, about every second."""
@@ -252,13 +263,16 @@ def noise_floor(
     *,
     n_cells: int = 64,
 ) -> float:
-    """sd(fresh − cached) of some seeded cells' losses at θ0: what this machine adds by itself.
+    """sd(fresh − cached) of some seeded cells' losses at θ0, of records from all over the index:
+    what this machine adds by itself.
 
-    base_loss: float32 [N, captions, flips, T]. Other kernels, dtypes or batch sizes shift losses.
+    base_loss: float32 [N, captions, flips, T], NaN for records that are left out. Other kernels,
+    dtypes or batch sizes shift losses.
     """
-    count, _, flips, steps = base_loss.shape
+    _, _, flips, steps = base_loss.shape
     generator = np.random.default_rng(seed)
-    rows = generator.permutation(np.arange(n_cells) % count)
+    known = np.flatnonzero(np.isfinite(base_loss[:, 0]).all(axis=(1, 2)))
+    rows = np.resize(generator.permutation(known), n_cells)
     flip, column = generator.integers(0, flips, n_cells), generator.integers(0, steps, n_cells)
     fresh = np.empty(len(rows))
     texts = TextStates(denoiser)

@@ -138,48 +138,39 @@ class Rescoring:
 
     def _answer(self, scores: Scores, facts: _Facts) -> Attribution:
         """The candidates, best first, and the records scored beside them."""
-        own = np.isin(scores.rows, facts.candidates.rows)
-        tau, error, flip = score_cells(scores.cells[own])
-        also = self.options.get("also")
+        rows, cells = scores.rows[: scores.rivals], scores.cells[: scores.rivals]
+        tau, error, flip = score_cells(cells)
+        # base losses that were computed here have no other machine's noise
+        floor = 0.0 if scores.fresh else facts.tracked.floor
+        whole = int((timesteps_seen(cells) == len(self.context.index.timesteps)).sum())
         return ranked(
             self.method,
             KIND,
             self.context.index,
-            scores.rows[own],
+            rows,
             tau,
             standard_error=error,
             flip=flip,
-            cells=scores.cells[own],
+            cells=cells,
             maps=scores.maps,
             timesteps=self.context.index.timesteps,
-            noise_floor=facts.tracked.floor,
+            noise_floor=floor,
             seconds=dict(self.seconds),
-            params=self._params(scores, facts, self._finalists(scores, own, tau)),
+            params=self._params(scores, facts, finalists=whole),
             candidate_source=facts.source,
             evaluated_cells=scores.evaluated,
-            control=None if not also else self._control(scores, also, facts.tracked.floor),
+            control=self._control(scores, floor) if self.options.get("also") else None,
         )
 
-    def _finalists(self, scores: Scores, own: np.ndarray, tau: np.ndarray) -> int:
-        """How many candidates reached every timestep: of those asked for along, who get there
-        anyway, the ones that score as high as the last of the others. own: bool, tau: of those."""
-        ended = timesteps_seen(scores.cells[own]) == len(self.context.index.timesteps)
-        along = np.isin(
-            scores.rows[own], self.context.training_rows(self.options.get("also") or ())
-        )
-        last = tau[ended & ~along].min(initial=np.inf)
-        return int((ended & (~along | (tau >= last))).sum())
-
-    def _control(self, scores: Scores, ids: Sequence[str], floor: float) -> Attribution:
+    def _control(self, scores: Scores, floor: float) -> Attribution:
         """The records asked for along, as an answer of their own."""
-        wanted = np.isin(scores.rows, self.context.training_rows(ids))
-        cells = scores.cells[wanted]
+        cells = scores.cells[scores.rivals :]
         tau, error, flip = reduce_cells(cells)
         return ranked(
             self.method,
             KIND,
             self.context.index,
-            scores.rows[wanted],
+            scores.rows[scores.rivals :],
             tau,
             standard_error=error,
             flip=flip,
@@ -239,7 +230,8 @@ class _Facts:
 
 def _floor_share(scores: Scores, floor: float) -> float:
     """The noise floor of a score (a mean of cells) as a part of the scores' spread."""
-    tau, _, _ = score_cells(scores.cells)
-    counted = float(np.isfinite(scores.cells).sum(axis=(1, 3)).max(initial=1))
+    cells = scores.cells[: scores.rivals]
+    tau, _, _ = score_cells(cells)
+    counted = float(np.isfinite(cells).sum(axis=(1, 3)).max(initial=1))
     spread = float(np.nanstd(tau)) if np.isfinite(tau).any() else 0.0
     return floor / counted**0.5 / spread if spread > 0 else 0.0

@@ -135,6 +135,21 @@ def test_the_noise_floor_sees_a_foreign_cache(world, base):
     assert 0.3e-3 < floor < 2e-3
 
 
+def test_the_noise_floor_looks_all_over_the_index(world, base):
+    """Also where the first records' losses are the machine's own; and never at what is left out."""
+    exact = noise_floor(world.denoiser, world, base, TIMESTEPS, 0, n_cells=4)
+    for spoilt in range(0, 12, 3):
+        moved = base.copy()
+        moved[spoilt : spoilt + 3] *= np.linspace(1.5, 3, 3)[:, None, None, None]
+        floors = [
+            noise_floor(world.denoiser, world, moved, TIMESTEPS, s, n_cells=4) for s in range(6)
+        ]
+        assert max(floors) > 1e3 * exact
+    moved = base.copy()
+    moved[:9] = np.nan
+    assert noise_floor(world.denoiser, world, moved, TIMESTEPS, 0, n_cells=16) < 1e-6
+
+
 def test_a_small_step_scores_as_the_influence_function_says(denoiser64):
     """Eq. 16: to first order τ = ∇L(z, θ0)·Δθ; float64, per flip, same cells, before the max."""
     world = World.make(denoiser64, 12)
@@ -277,13 +292,13 @@ def test_more_records_are_scored_along_without_competing(world, base, delta):
     tau, _, _ = reduce_cells(whole.cells)
     best, rows = int(np.argmax(tau)), [r for r in range(12) if r != int(np.argmax(tau))]
     found = raced(world, base, delta, rows, also=[best, rows[0]], keep_maps=2)
-    assert found.rows.tolist() == [*rows, best] and best not in found.maps
-    place = {int(row): i for i, row in enumerate(found.rows)}
-    for row in (best, rows[0]):
-        assert np.allclose(found.cells[place[row]], whole.cells[row], atol=1e-6, equal_nan=True)
+    assert found.rows.tolist() == [*rows, best, rows[0]] and best not in found.maps
+    for place, row in ((-2, best), (-1, rows[0])):
+        assert np.allclose(found.cells[place], whole.cells[row], atol=1e-6, equal_nan=True)
     alone = raced(world, base, delta, rows)
-    there = np.isfinite(alone.cells[1:])
-    assert np.array_equal(np.isfinite(found.cells[1:-1]), there)
+    assert found.rivals == alone.rivals == len(rows)
+    there = np.isfinite(alone.cells)
+    assert np.array_equal(np.isfinite(found.cells[:-2]), there)
 
 
 def test_progress_through_a_race_ends_where_it_said(world, base, delta, monkeypatch):
