@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
             line = judged(answers, variant, rows, delta, columns, exact)
             results.add(f"{query.key} {variant.name}", variant=variant.name, **line)
         if "probe" not in results.units:
-            results.add("probe", **settle(answers.context, delta).facts())
+            results.add("probe", **settle(answers.context, config, delta).facts())
             answers.denoiser.precision = FLOAT32
 
 

@@ -32,7 +32,7 @@ class Context:
     denoiser: Denoiser
     index: Index
     clip: Any = None
-    probe: Probe | None = None  # the precision scores are computed in; None: not asked for yet
+    probe: Probe | None = None  # the precision that scores are computed in; None: probed
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # what methods share, by key
     _fishers: dict[Path, DiagonalFisher] = field(default_factory=dict, repr=False)
     _ekfacs: dict[Path, EKFAC] = field(default_factory=dict, repr=False)

@@ -1,13 +1,14 @@
 """Which precision scores are computed in on this machine, probed once on real records.
 
 The probe's differences are those of a query: losses of training records with its Δθ, less the
-index's float32 base losses. It costs about a second, once per process, index and device.
+index's float32 base losses. The smaller the step, the smaller they are beside the losses, and what
+is precise enough for one step is not for a tenth of it: so each way to unlearn is probed for
+itself. It costs about a second, once per process, index, device and UnlearnConfig.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,34 +18,36 @@ from attribution.cells import Batch, Grid, batch_errors, batch_size_for, batches
 from attribution.delta import applied
 from attribution.methods.context import Context
 from attribution.precision import Precision, Probe, choose, lower
+from attribution.unlearning import UnlearnConfig
 
 RECORDS, COLUMNS = 48, 2
 # On a CPU a few samples tell the speed; a GPU needs full batches to be busy.
 CPU_SAMPLES = 4
 
-_FOUND: dict[tuple[str, str], Probe] = {}
+_FOUND: dict[tuple[str, str, UnlearnConfig], Probe] = {}
 
 
-def settle(context: Context, delta: Mapping[str, Tensor]) -> Probe:
-    """The context's precision, chosen when first asked for: its model scores in it from then on."""
-    if context.probe is None:
-        key = context.index.index_hash, str(context.denoiser.device)
-        if context.denoiser.dtype != torch.float32:
-            name = str(context.denoiser.dtype).removeprefix("torch.")
-            context.probe = Probe(Precision(f"{name} weights"))
-        else:
-            if key not in _FOUND:
-                _FOUND[key] = _probe(context, delta)
-            context.probe = _FOUND[key]
-    context.denoiser.precision = context.probe.chosen
-    return context.probe
+def settle(context: Context, config: UnlearnConfig, delta: Mapping[str, Tensor]) -> Probe:
+    """The precision that the context names, else the one found when such a Δθ was first scored: its
+    model scores in it until the next is settled."""
+    probe = context.probe
+    if probe is None and context.denoiser.dtype != torch.float32:
+        name = str(context.denoiser.dtype).removeprefix("torch.")
+        probe = Probe(Precision(f"{name} weights"))
+    elif probe is None:
+        key = context.index.index_hash, str(context.denoiser.device), config
+        if key not in _FOUND:
+            _FOUND[key] = _probe(context, config, delta)
+        probe = _FOUND[key]
+    context.denoiser.precision = probe.chosen
+    return probe
 
 
-def _probe(context: Context, delta: Mapping[str, Tensor]) -> Probe:
+def _probe(context: Context, config: UnlearnConfig, delta: Mapping[str, Tensor]) -> Probe:
     if not lower(context.denoiser.device):
         return Probe()
-    denoiser, parts = replace(context.denoiser, objective="loss"), _batches(context)
-    base, device = context.base_loss(), context.denoiser.device
+    denoiser, parts = context.denoiser.with_objective(config.objective), _batches(context)
+    base, device = context.base_loss(config.objective), context.denoiser.device
     few = CPU_SAMPLES if device.type == "cpu" else len(parts[0][0].latents)
     sample = _first(parts[0][0], few)
 

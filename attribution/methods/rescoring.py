@@ -69,7 +69,7 @@ class Rescoring:
         began = time.perf_counter()
         found = yield from result(unlearning, Unlearned)
         self.seconds["unlearn"] = time.perf_counter() - began
-        probe = self._timed("precision", lambda: settle(context, found.delta))
+        probe = self._timed("precision", lambda: settle(context, self.config, found.delta))
         limit = None if self.options.get("exhaustive") else self._limit()
         began = time.perf_counter()
         candidates = yield from choose(context, self.query, found.delta, ids, limit, objective)

@@ -18,6 +18,7 @@ from attribution.reduce import reduce_cells, timesteps_seen
 from attribution.report import full_scores
 from attribution.timeline import rerank
 from attribution.types import Attribution, Progress, Query, UserError
+from attribution.unlearning import UnlearnConfig
 from tests.attribution.test_unlearning import assert_same, snapshot
 from tests.precompute.worlds import image_folder, make_index
 from tests.tiny import tiny_images
@@ -213,11 +214,19 @@ def test_the_probe_compares_real_scores_and_leaves_the_weights(context, abu, que
     *_, unlearned = abu.unlearn(query, **SMALL)
     before = snapshot(context.denoiser)
     fresh = Context(replace(context.denoiser), context.index)
-    assert probing.settle(fresh, unlearned.delta) is probing.settle(fresh, unlearned.delta)
+    config = UnlearnConfig(**SMALL)
+    probe = probing.settle(fresh, config, unlearned.delta)
+    assert probing.settle(fresh, config, unlearned.delta) is probe
     assert_same(context.denoiser, before)
     assert fresh.denoiser.precision == BFLOAT16 and context.denoiser.precision == FLOAT32
     exact, low = found[FLOAT32], found[BFLOAT16]
     assert exact.shape == low.shape == (len(context.index.train_rows),)
     assert 0 < np.abs(exact - low).max() < 1.0 and np.abs(exact).max() > 0
     again = Context(replace(context.denoiser), context.index)
-    assert probing.settle(again, {}) is fresh.probe
+    assert probing.settle(again, config, {}) is probe
+    # a smaller step is another matter, and so is another objective
+    found.clear()
+    smaller = replace(config, relative_increase=config.relative_increase / 10)
+    tenth = {name: 0.1 * value for name, value in unlearned.delta.items()}
+    assert probing.settle(again, smaller, tenth) is not probe
+    assert np.abs(found[FLOAT32]).max() < 0.5 * np.abs(exact).max()
