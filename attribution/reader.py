@@ -15,7 +15,7 @@ from attribution.artists import artist_shares, score_floor
 from attribution.costs import Cost, cost
 from attribution.index import Index
 from attribution.methods.registry import METHODS
-from attribution.methods.rescoring import measured_recall
+from attribution.methods.unlearning import measured_recall
 from attribution.timeline import rerank
 from attribution.types import ArtistShare, Attribution, Example, Query, Record, UserError
 

@@ -34,18 +34,6 @@ def check_racing(waves: Any) -> None:
         check_waves(waves)
 
 
-def measured_recall(answer: Attribution, index_hash: str) -> defaults.Recall | None:
-    """defaults.SHORTLIST_RECALL where it speaks of such an answer of such an index."""
-    found, raced = defaults.SHORTLIST_RECALL, answer.params.get("racing")
-    waves = () if raced is None else raced["waves"]
-    as_default = (
-        answer.method == defaults.METHOD
-        and answer.params.get("shortlist") in (None, defaults.SHORTLIST)
-        and [(len(w["timesteps"]), w["survivors"]) for w in waves] == list(defaults.RACING)
-    )
-    return found if found and found.index_hash == index_hash and as_default else None
-
-
 @dataclass
 class Rescoring:
     """One run of a method on one query; `options` as in UnlearningAttributor.run, `racing` being

@@ -52,6 +52,22 @@ def _of(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in CONFIGURABLE}
 
 
+def measured_recall(answer: Attribution, index_hash: str) -> defaults.Recall | None:
+    """defaults.SHORTLIST_RECALL where it speaks of such an answer of such an index: the default
+    method's about a whole picture, unlearned, chosen and raced as by default."""
+    found, params = defaults.SHORTLIST_RECALL, answer.params
+    waves = (params.get("racing") or {}).get("waves", ())
+    usual = UnlearnConfig()
+    as_default = (
+        answer.method == defaults.METHOD
+        and all(params.get(name) == getattr(usual, name) for name in CONFIGURABLE)
+        and "region" not in params
+        and params.get("shortlist") in (None, defaults.SHORTLIST)
+        and [(len(w["timesteps"]), w["survivors"]) for w in waves] == list(defaults.RACING)
+    )
+    return found if found and found.index_hash == index_hash and as_default else None
+
+
 class UnlearningAttributor:
     """One unlearning method of an index; keeps the last Δθ, for "see it forget" and reruns.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from attribution.denoiser import Denoiser
 from attribution.index import Index
 from attribution.methods import probing
 from attribution.methods.registry import METHODS, Context
-from attribution.methods.rescoring import measured_recall
+from attribution.methods.unlearning import measured_recall
 from attribution.precision import BFLOAT16, FLOAT32, Probe
 from attribution.reduce import reduce_cells, timesteps_seen
 from attribution.report import full_scores
@@ -190,13 +190,19 @@ def test_the_measured_recall_speaks_only_of_answers_like_those(raced, monkeypatc
     monkeypatch.setattr(defaults, "SHORTLIST_RECALL", recall)
     monkeypatch.setattr(defaults, "SHORTLIST", 9)
     monkeypatch.setattr(defaults, "METHOD", raced.method)
-    assert measured_recall(raced, "a" * 64) is None
     monkeypatch.setattr(defaults, "RACING", ((1, 6), (1, 3)))
-    assert measured_recall(raced, "a" * 64) == recall
-    assert measured_recall(raced, "b" * 64) is None
-    assert measured_recall(replace(raced, method="clip"), "a" * 64) is None
+    assert measured_recall(raced, "a" * 64) is None  # it was unlearned by a small step
+    like = replace(raced, params={**raced.params, **asdict(UnlearnConfig())})
+    assert measured_recall(like, "a" * 64) == recall
+    for name, value in {"damping": 1.0, "steps": 1, "seed": 3, "region": "loss"}.items():
+        other = replace(like, params={**like.params, name: value})
+        assert measured_recall(other, "a" * 64) is None, name
+    assert measured_recall(like, "b" * 64) is None
+    assert measured_recall(replace(like, method="clip"), "a" * 64) is None
+    monkeypatch.setattr(defaults, "RACING", ((1, 6), (1, 4)))
+    assert measured_recall(like, "a" * 64) is None
     monkeypatch.setattr(defaults, "SHORTLIST_RECALL", None)
-    assert measured_recall(raced, "a" * 64) is None
+    assert measured_recall(like, "a" * 64) is None
 
 
 def test_the_probe_compares_real_scores_and_leaves_the_weights(context, abu, query, monkeypatch):
