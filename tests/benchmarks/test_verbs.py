@@ -27,6 +27,14 @@ def test_a_warm_query_is_broken_down_by_stage(tiny_index, tmp_path, capsys):
     assert line["peak_mib"] > 100
 
 
+def test_a_crowded_machine_is_set_against_itself(tiny_index, tmp_path, capsys):
+    assert measure("crowded", tiny_index, tmp_path, "--rounds", "1", "--pictures", "1") == 0
+    assert "threads waiting as here" in capsys.readouterr().out
+    _, line = read_lines(tmp_path / "results" / "crowded.jsonl")
+    for state in ("alone", "crowded"):
+        assert set(line[state]) == {"libgomp's own", "as here"} and min(line[state].values()) > 0
+
+
 @pytest.mark.slow
 def test_the_page_boots_and_answers(tiny_index, tmp_path, capsys):
     assert measure("boot", tiny_index, tmp_path, "--cpu-threads", "1", "--top-k", "4") == 0
