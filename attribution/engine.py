@@ -40,6 +40,7 @@ from attribution.types import (
     Region,
     UserError,
 )
+from attribution.unlearning import UnlearnConfig
 
 T = TypeVar("T")
 WAITING = "waiting"
@@ -169,7 +170,8 @@ class Engine(Reader):
         )
         drawing = Drawing.of(query, others, steps, guidance)
         job = self._attributor(defaults.METHOD).unlearn(query)
-        timesteps = self.index.timesteps
+        # those of the unlearning's own line search, whose increase is known
+        timesteps = UnlearnConfig().timesteps(self.denoiser.n_train_timesteps)
         yield from self._alone(
             forget_query(self.denoiser, query, job, timesteps, strengths, drawing)
         )

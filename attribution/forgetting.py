@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from attribution import regions
+from attribution.cells import batch_size_for
 from attribution.denoiser import Denoiser
 from attribution.gradients import query_draws, region_loss
 from attribution.stepsize import solve_step
@@ -73,12 +74,17 @@ def loss_increase(
     `weights` [h, w] count the cells of a region only.
     """
     noise, t = query_draws(denoiser, timesteps, draws, seed, "line-search")
-    z, c = latents.expand(len(t), -1, -1, -1), cond.expand(len(t), -1, -1)
+    parts = torch.arange(len(t)).split(batch_size_for(denoiser))
 
     @torch.no_grad()
     def loss(scale: float) -> float:
+        total = 0.0
         with applied(denoiser, delta, scale):
-            return float(region_loss(denoiser.squared_error(z, c, noise, t), weights).mean())
+            for part in parts:
+                z, c = latents.expand(len(part), -1, -1, -1), cond.expand(len(part), -1, -1)
+                error = denoiser.squared_error(z, c, noise[part], t[part])
+                total += float(region_loss(error, weights).sum())
+        return total / len(t)
 
     base = loss(0.0)
     return lambda scale: loss(scale) / base - 1.0

@@ -197,7 +197,7 @@ class _Ascent:
         return self.loss0
 
     def direction(self, number: int) -> Generator[Progress, None, Gradients]:
-        """F⁻¹∇L(ẑ, θ0 + Δθ), minus N·Δθ with the EWC pull: F⁻¹ cancels the F of N·F(θ−θ0)."""
+        """F⁻¹∇L(ẑ, θ0 + Δθ), minus N·Δθ with the EWC pull: its F, undamped, cancels F⁻¹."""
         draws = self.config.draws
         noise, t = query_draws(
             self.denoiser, self.timesteps, draws, self.config.seed, first_draw=number * draws

@@ -23,7 +23,7 @@ from tests.attribution.test_unlearning import assert_same, snapshot
 from tests.precompute.worlds import image_folder, make_index
 from tests.tiny import tiny_images
 
-# random weights: the default increase of 10 % cannot be reached
+# random weights: the default increase cannot be reached
 SMALL = {"relative_increase": 0.02, "stride": 500, "draws": 1}
 RACE = {"racing": [(1, 6), (1, 3)]}
 
