@@ -16,6 +16,7 @@ from app.panels.plots import artists_plot, spread_plot
 from app.panels.record import KEEP, RecordView
 from app.parts import outlined
 from app.session import Session
+from app.slider import Slider
 from attribution.defaults import Recall
 from attribution.engine import Engine
 from attribution.types import Attribution, Record
@@ -81,7 +82,7 @@ class Answer:
             self.all_timesteps = gr.Checkbox(
                 value=True, label="All timesteps", elem_id="all-timesteps", container=False
             )
-            self.when = gr.Slider(
+            self.when = Slider(
                 50, 950, value=500, step=50, label="Timestep t", elem_id="timestep", container=False
             )
             block(

@@ -24,6 +24,7 @@ from app.panels.gallery import Gallery
 from app.panels.run import MOST_SHOWN
 from app.panels.strips import EMPTY, NONE_PICKED, Strips
 from app.session import Comparison, Session
+from app.slider import Slider
 from app.status import ANNOUNCE, Step, visitor
 from attribution.engine import Engine
 from attribution.regions import key
@@ -86,7 +87,7 @@ class Compare:
         self.choice = Choice(engine.methods())
         self.state = gr.State(Comparison(self.choice.first))
         self.picked = gr.State("")
-        self.k = gr.Slider(
+        self.k = Slider(
             1,
             min(MOST_SHOWN, engine.n_train),
             value=self.top_k,

@@ -14,6 +14,7 @@ from app.markup import block, chips, pickable, text
 from app.pad import lead
 from app.parts import DETECT, WORDS, Parts
 from app.session import Session
+from app.slider import Slider
 from app.status import Step, visitor
 from attribution.detection import words
 from attribution.detection.attention import NAME as ATTENTION
@@ -109,7 +110,7 @@ class Words:
         self.jobs = jobs
         block(lead(WORDS))
         self.list = pickable(elem_id="words")
-        self.keep = gr.Slider(
+        self.keep = Slider(
             0.1,
             0.9,
             value=Parts.keep,
@@ -170,8 +171,8 @@ def word_list(parts: Parts) -> str:
     return listed.replace(chosen, f'{chosen} aria-pressed="true"') if parts.said else listed
 
 
-def _slider(label: str, value: float, elem_id: str) -> gr.Slider:
-    return gr.Slider(0.0, 1.0, value=value, step=0.05, label=label, elem_id=elem_id, min_width=180)
+def _slider(label: str, value: float, elem_id: str) -> Slider:
+    return Slider(0.0, 1.0, value=value, step=0.05, label=label, elem_id=elem_id, min_width=180)
 
 
 def _unusable(listed: list[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from app.markup import AT_ONCE, QUIET, block, chips, data_uri, pickable, picked_
 from app.panels.proof_view import begun_html, curves_html, proof_html
 from app.panels.run import choices
 from app.proving import NOT_YET, Begun, Going, Proving, Shown
+from app.slider import Slider
 from app.status import Step, never_nothing, visitor
 from app.trainings import STAGE, Curves
 from attribution import catalogue, defaults, validate
@@ -101,7 +102,7 @@ class Prove:
                     elem_id="prove-method",
                 )
                 most = min(MOST, len(self.proving.index.train_rows) - 1)
-                self.k = gr.Slider(
+                self.k = Slider(
                     1,
                     most,
                     value=min(FIRST, most),

@@ -16,6 +16,7 @@ from app.markup import AT_ONCE, QUIET, block, heading, pickable, picked_id
 from app.pad import box_list, lead, line, marks, photo
 from app.panels.detect import Detect, Words, found_list, word_list
 from app.parts import BOXES, BRUSH, DETECT, WHOLE, WORDS, Parts, Point, Stroke, marks_of
+from app.slider import Slider
 from app.status import ANNOUNCE
 from attribution import validate
 from attribution.engine import Engine
@@ -112,7 +113,7 @@ class Part:
     def _brush_tab(self) -> None:
         block(lead(BRUSH))
         with gr.Row(equal_height=True):
-            self.width = gr.Slider(
+            self.width = Slider(
                 2,
                 50,
                 value=BRUSH_WIDTH,

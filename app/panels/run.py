@@ -10,6 +10,7 @@ import gradio as gr
 from app.jobs import Ended, Jobs
 from app.markup import AT_ONCE, block, by_kind, heading, label_of
 from app.session import Session
+from app.slider import Slider
 from app.status import Step, visitor
 from attribution import defaults, validate
 from attribution.engine import Engine
@@ -37,7 +38,7 @@ class Run:
                 elem_id="method",
                 min_width=220,
             )
-            self.top_k = gr.Slider(
+            self.top_k = Slider(
                 1,
                 min(MOST_SHOWN, engine.n_train),
                 value=engine.top_k(),

@@ -55,6 +55,18 @@
     started = performance.now();
     forgetEscape();
   }, true);
+  // What was typed beside a slider goes to the nearest value that it may have: app/slider.py.
+  const settle = (field) => {
+    const slider = field.closest?.('.block')?.querySelector('input[type=range]');
+    if (!slider || field.type !== 'number') return;
+    const typed = Number(field.value || field.min);
+    const within = Math.min(Math.max(typed, Number(field.min)), Number(field.max));
+    const value = String(field.step === '1' ? Math.round(within) : within);
+    if (value === field.value) return;
+    field.value = value;
+    field.dispatchEvent(new Event('input', {bubbles: true}));
+  };
+  document.addEventListener('change', (event) => settle(event.target), true);
   // Captured on the way down: no component of the page can keep the keys to itself. An open list
   // takes Escape first.
   document.addEventListener('keydown', (event) => {
@@ -63,7 +75,7 @@
       const here = event.target.closest && !field ? event.target.closest('.w-step') : null;
       const inTab = event.target.closest ? event.target.closest('[role=tabpanel]') : null;
       const button = primary(inTab) || primary(here) || usable('attribute-run') || usable('generate-run');
-      if (button) { event.preventDefault(); button.click(); }
+      if (button) { event.preventDefault(); settle(event.target); button.click(); }
     } else if (event.key === 'Escape') {
       if (event.target.getAttribute?.('aria-expanded') === 'true') return;
       if (escape()) event.preventDefault();

@@ -166,6 +166,29 @@ def test_the_timestep_slider_ranks_anew_without_the_model(page: Any, site: Site)
     )
 
 
+def test_a_number_beyond_a_slider_goes_to_its_nearest(page: Any) -> None:
+    broken: list[str] = []
+    page.on("response", lambda got: broken.append(got.url) if got.status >= 500 else None)
+    attribute(page)
+    when = page.locator("#timestep input[type=number]")
+    when.press_sequentially("000")
+    expect(page.locator("#scope")).to_contain_text(f"timestep t = {when.get_attribute('max')}.")
+    when.press("Enter")
+    expect(when).to_have_value(when.get_attribute("max"))
+    when.fill("")
+    when.press("Tab")
+    expect(when).to_have_value(when.get_attribute("min"))
+    many = page.locator("#top-k input[type=number]")
+    for typed, taken in (("5000", "36"), ("3.7", "4")):
+        many.fill(typed)
+        many.press("Control+Enter")
+        expect(page.locator("#gallery .w-card")).to_have_count(int(taken))
+        expect(many).to_have_value(taken)
+        page.wait_for_selector("#attribute-status .w-done")
+    many.fill("24")
+    assert broken == []
+
+
 def escape_until_stopped(page: Any, tries: int = 15) -> None:
     """Presses Escape as a visitor would, again if the page was still drawing."""
     for _ in range(tries):
