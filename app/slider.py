@@ -1,13 +1,18 @@
-"""The page's sliders: a number typed beside one is taken to the nearest that it may have."""
+"""The page's sliders: a number typed beside one is taken to the nearest that it may have, and what
+follows one follows it by mouse, keys, typing and its reset button.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABCMeta
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 from gradio.component_meta import ComponentMeta
+
+from app.markup import AT_ONCE
 
 
 class _Unwritten(ComponentMeta):
@@ -27,3 +32,9 @@ class Slider(gr.Slider, metaclass=_Unwritten):
         value = self.minimum if payload is None else payload
         value = min(max(value, self.minimum), self.maximum)
         return math.floor(value + 0.5) if self.step == 1 else value
+
+    def moves(self, work: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+        """Every move does the work, one after another, those while it is done as the last of them.
+        So does leaving the field. `input` knows no reset, `release` no keys."""
+        moved = [self.input, self.release]
+        gr.on(moved, work, inputs, outputs, trigger_mode="always_last", **AT_ONCE)

@@ -83,7 +83,14 @@ class Answer:
                 value=True, label="All timesteps", elem_id="all-timesteps", container=False
             )
             self.when = Slider(
-                50, 950, value=500, step=50, label="Timestep t", elem_id="timestep", container=False
+                50,
+                950,
+                value=500,
+                step=50,
+                label="Timestep t",
+                elem_id="timestep",
+                container=False,
+                buttons=[],  # the box above is its reset
             )
             block(
                 '<p class="w-ends"><span>← detail (small t)</span><span>layout (large t) '

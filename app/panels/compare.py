@@ -120,7 +120,7 @@ class Compare:
         chosen = [self.state, self.k, self.picked, *self.choice.boxes]
         for box in self.choice.boxes:
             box.input(self._choose, chosen, [self.state, *self.shown], **AT_ONCE)
-        self.k.release(self._redraw, [self.state, self.k, self.picked], self.shown, **AT_ONCE)
+        self.k.moves(self._redraw, [self.state, self.k, self.picked], self.shown)
         picked = self.strips.select(
             self._pick, [self.state, self.k], [self.picked, self.ranks], **AT_ONCE
         )

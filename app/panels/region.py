@@ -154,7 +154,8 @@ class Part:
         for button, change in changes.items():
             button.click(partial(self._changed, change), self.state, self.outputs, **AT_ONCE)
         brush = [self.state, self.width, self.erase]
-        gr.on([self.width.release, self.erase.input], self._brush, brush, self.outputs, **AT_ONCE)
+        self.width.moves(self._brush, brush, self.outputs)
+        self.erase.input(self._brush, brush, self.outputs, **AT_ONCE)
         words, shown = [self.state, self.own, self.typed], [self.state, self.line]
         self.own.input(self._worded, words, shown, **AT_ONCE)
         self.own.input(lambda own: gr.update(interactive=own), self.own, self.typed, **AT_ONCE)
@@ -169,7 +170,7 @@ class Part:
         ticked(self._ticked, self.state, self.outputs, **AT_ONCE)
         # queued: a state's change is only told to the page by events of the queue
         words.list.select(self._said, self.state, [*self.outputs, words.go], **QUIET)
-        words.keep.release(self._hotter, [self.state, words.keep], self.outputs, **AT_ONCE)
+        words.keep.moves(self._hotter, [self.state, words.keep], self.outputs)
         for panel, work, inputs, also, join in (
             (detect, detect.find, form, [], Parts.detected),
             (words, words.look, asked, [words.go.change], Parts.looked),
@@ -203,7 +204,8 @@ class Part:
         return {**self._shown(parts.say(picked_id(event))), **start}
 
     def _hotter(self, parts: Parts, keep: float) -> dict[Any, Any]:
-        return self._shown(parts.hotter(keep))
+        hotter = parts.hotter(keep)
+        return self._shown(hotter) if hotter.keep != parts.keep else self._same()
 
     def _on(self, tab: str, parts: Parts) -> dict[Any, Any]:
         # a new picture opens a tab by itself: that must not undo a choice made meanwhile
@@ -246,7 +248,9 @@ class Part:
         return {self.state: worded, self.line: line(worded, spoken=False)}
 
     def _brush(self, parts: Parts, width: float, erase: bool) -> dict[Any, Any]:
-        return self._shown(parts.brush(width / 200 * max(parts.size), erase))
+        other = parts.brush(width / 200 * max(parts.size), erase)
+        same = (other.radius, other.erase) == (parts.radius, parts.erase)
+        return self._same() if same else self._shown(other)
 
     # ------------------------------------------------------------------------------------- drawing
 

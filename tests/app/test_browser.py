@@ -315,6 +315,12 @@ def test_methods_are_compared_and_one_record_is_marked_in_every_strip(
     assert len(set(marked.evaluate_all("cards => cards.map(c => c.dataset.id)"))) == 1
     expect(page.locator("#agreement tbody td")).to_have_count(32)
     shot(page, "11-compare")
+    page.focus("#compare-k input[type=range]")
+    for key, many in (("Home", 1), ("ArrowRight", 2), ("End", 36)):
+        page.keyboard.press(key)
+        expect(page.locator("#strips .w-strip").first.locator(".w-card")).to_have_count(many)
+    page.click("#compare-k .reset-button")
+    expect(page.locator("#strips .w-strip").first.locator(".w-card")).to_have_count(24)
 
     site.engine.pause = 0.0
     generate(page, "ek by 4")

@@ -102,6 +102,12 @@ def test_a_word_of_the_prompt_selects_its_region(desktop: Any, tmp_path: Path) -
     page.wait_for_selector('#words [data-id="ak"][aria-pressed="true"]')
     expect(page.locator("#region-line")).to_contain_text("looked for “ak”")
     shot(page, "word")
+    before = page.inner_text("#region-line")
+    page.focus("#words-keep input[type=range]")
+    page.keyboard.press("End")
+    expect(page.locator("#region-line")).not_to_have_text(before)
+    page.click("#words-keep .reset-button")
+    expect(page.locator("#region-line")).to_have_text(before)
     page.click('#words [data-id="by"]')  # at once: the maps are at hand
     page.wait_for_selector('#words [data-id="by"][aria-pressed="true"]')
     attribute(page)

@@ -253,6 +253,41 @@ def test_brush_undo_erase_and_clear(desktop: Any, tmp_path: Path) -> None:
     expect(page.locator("#w-in polyline")).to_have_count(3)  # kept while another tab counted
 
 
+def test_the_brush_follows_its_slider_by_keys_mouse_typing_and_reset(
+    desktop: Any, tmp_path: Path
+) -> None:
+    page = desktop
+    upload(page, tmp_path / "wide.png", (100, 50))
+    tab(page, "Brush")
+    slider = page.locator("#brush-width input[type=range]")
+
+    def paints(percent: int) -> None:
+        """So wide a brush, in percent of the picture's 100 px."""
+        page.wait_for_selector(f'#pad .w-marks[data-radius="{percent / 2:g}"]', state="attached")
+
+    paints(10)
+    slider.focus()
+    for key, percent in (("ArrowRight", 11), ("ArrowDown", 10), ("End", 50), ("Home", 2)):
+        page.keyboard.press(key)
+        paints(percent)
+    frame = slider.bounding_box()
+    at_work: list[int] = [0]  # how many requests are, after each that begins or ends
+    page.on("request", lambda _: at_work.append(at_work[-1] + 1))
+    page.on("requestfinished", lambda _: at_work.append(at_work[-1] - 1))
+    page.mouse.move(frame["x"] + 8, frame["y"] + frame["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + frame["width"] / 2, frame["y"] + 3, steps=40)
+    page.wait_for_function("document.querySelector('#pad .w-marks').dataset.radius > 10")
+    page.mouse.move(frame["x"] + frame["width"] + 9, frame["y"] + 3, steps=40)
+    page.mouse.up()
+    paints(50)
+    assert max(at_work) == 1  # one place after another, the last where the page is still at work
+    page.fill("#brush-width input[type=number]", "30")
+    paints(30)
+    page.click("#brush-width .reset-button")
+    paints(10)
+
+
 def test_by_touch_on_a_portrait(phone: Any, tmp_path: Path) -> None:
     page = phone
     upload(page, tmp_path / "tall.png", (48, 96))

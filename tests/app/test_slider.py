@@ -27,3 +27,19 @@ def test_every_slider_of_the_page_is_such_a_one(engine: PatientEngine) -> None:
     sliders = [one for one in build_page(engine).blocks.values() if isinstance(one, gr.Slider)]
     assert {type(one) for one in sliders} == {Slider}
     assert {one.get_block_name() for one in sliders} == {"slider"}
+
+
+def test_what_follows_a_slider_follows_every_kind_of_move(engine: PatientEngine) -> None:
+    """Gradio tells of keys by `input` alone, of the reset button by `release` alone."""
+    page = build_page(engine)
+    listens = [fn for fn in page.fns.values() if isinstance(_target(page, fn.targets), Slider)]
+    told = {_target(page, fn.targets).elem_id: {name for _, name in fn.targets} for fn in listens}
+    assert all(fn.trigger_mode == "always_last" for fn in listens)
+    assert told.pop("timestep") == {"input"}  # its field may be left without leaving all timesteps
+    live = ("brush-width", "words-keep", "compare-k")
+    assert told == {name: {"input", "release"} for name in live}
+
+
+def _target(page: gr.Blocks, targets: list[tuple[int | None, str]]) -> gr.blocks.Block | None:
+    """What the first of an event's triggers belongs to."""
+    return page.blocks.get(targets[0][0]) if targets else None
