@@ -64,7 +64,7 @@ class Picture:
                 label="Seed",
                 info="The same prompt and seed give the same picture.",
                 value=7,
-                precision=0,  # no limits here: gradio would end the click without a word
+                # no limits and no precision: gradio would end the click without a word, or round
                 elem_id="seed",
                 min_width=140,
             )

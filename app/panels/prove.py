@@ -111,12 +111,7 @@ class Prove:
                     info=K_INFO,
                     elem_id="prove-k",
                 )
-                self.seed = gr.Number(
-                    label="Seed",
-                    value=7,
-                    precision=0,
-                    elem_id="prove-seed",
-                )
+                self.seed = gr.Number(label="Seed", value=7, elem_id="prove-seed")
 
     def _methods(self) -> list[dict[str, Any]]:
         """Every method, and whether the proof world can serve it; not the control, which is always

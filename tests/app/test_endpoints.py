@@ -193,6 +193,7 @@ def test_attribute_takes_regions(client: Client, picture: Path) -> None:
         ({"prompt": "  "}, "prompt is empty"),
         ({"prompt": "a", "seed": -1}, "seed has to be"),
         ({"prompt": "a", "seed": 2**32}, "seed has to be"),
+        ({"prompt": "a", "seed": 1.5}, "seed has to be"),
         ({"prompt": "a", "top_k": 0}, "op-k has to be"),
         ({"prompt": "a", "top_k": RECORDS - HELD_OUT + 1}, "op-k has to be"),
         ({"prompt": "a", "methods": []}, "o method given"),

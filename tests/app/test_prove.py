@@ -67,6 +67,13 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+def test_a_seed_that_is_not_whole_is_refused_not_rounded(prove: Prove) -> None:
+    seed = prove.seed.preprocess(1.5)
+    (*_, last) = prove.prove("bn by 3", seed, "pixel", 3, [], ME)
+    assert "The seed has to be a whole number" in last[prove.step.line]
+    assert "not 1.5." in last[prove.step.line]
+
+
 def test_from_prompt_to_proof(prove: Prove, engine: Engine) -> None:
     updates = list(prove.prove("bn by 3", 5, "pixel", 3, [], ME))
     last = {component: value for update in updates for component, value in update.items()}
