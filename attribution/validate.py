@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from attribution.types import Region, UserError
 MAX_PROMPT = 1000
 MAX_SEED = 2**32 - 1
 MAX_REGIONS = 16
+SIDES = ("left", "top", "right", "bottom")
 # Thinner than this (px), a box is a slip of the hand; rounding would soon empty it.
 MIN_SIDE = 0.01
 # A mask without a pixel this bright (of 255) is a black one that went through a lossy format.
@@ -76,19 +78,29 @@ def top_k(value: object, n_train: int, name: str = "top-k") -> int:
 
 def _whole(value: object, name: str, low: int, high: int) -> int:
     number = value
-    if isinstance(number, str) and number.strip().lstrip("+-").isdecimal():
-        number = int(number) if len(number) < 40 else math.inf
+    if isinstance(number, str) and re.fullmatch(r"\s*[+-]?\d{1,39}\s*", number):
+        number = int(number)
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if not is_whole(number) or not low <= number <= high:
-        raise UserError(
-            f"{name} has to be a whole number from {low} to {high}, not {_short(value)}"
-        )
+        raise UserError(f"{name} has to be a whole number from {low} to {high}{_not(value)}")
     return number
 
 
+def _not(value: object) -> str:
+    """How a sentence on what has to be there ends. None: of a field that is empty, or holds what is
+    no number at all."""
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    return ": type one" if empty else f", not {_short(value)}"
+
+
 def _short(value: object) -> str:
-    text = repr(value)
+    """As it was typed, a sequence with commas."""
+    if isinstance(value, list | tuple):
+        text = ",".join(map(str, value))
+    else:
+        text = value if isinstance(value, str) else repr(value)
+    text = text or repr(text)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -96,9 +108,7 @@ def box(values: object, size: tuple[int, int]) -> Region:
     """A box x0, y0, x1, y1 in pixels, clipped to an image of `size` (width, height)."""
     numbers = _corners(values)
     if numbers is None:
-        raise UserError(
-            f"a region is x0,y0,x1,y1 (left, top, right, bottom) in pixels, not {_short(values)}"
-        )
+        raise UserError(_no_box(values))
     x0, y0, x1, y1 = numbers
     name, (width, height) = f"the region {x0:g},{y0:g},{x1:g},{y1:g}", size
     if not (x0 < x1 and y0 < y1):
@@ -122,6 +132,15 @@ def _corners(values: object) -> tuple[float, ...] | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return numbers if all(math.isfinite(value) for value in numbers) else None
+
+
+def _no_box(values: object) -> str:
+    """What is wrong with anything but four numbers; an emptied field is None among them."""
+    if isinstance(values, list | tuple) and len(values) == 4:
+        for side, value in zip(SIDES, values, strict=True):
+            if value is None:
+                return f"the {side} of the region is missing: type a number, in pixels"
+    return f"a region is x0,y0,x1,y1 ({', '.join(SIDES)}) in pixels, not {_short(values)}"
 
 
 def regions(parts: object, size: tuple[int, int]) -> tuple[Region, ...]:
@@ -178,7 +197,7 @@ def methods(names: object, known: Mapping[str, Any]) -> tuple[str, ...]:
         raise UserError("no method given: try abu")
     for name in wanted:
         if name not in known:
-            raise UserError(f"unknown method {_short(name)}; there are {', '.join(known)}")
+            raise UserError(f"unknown method {_short(name)!r}; there are {', '.join(known)}")
         if not known[name]["available"]:
             raise UserError(f"method {name}: {known[name]['why']}")
     return wanted
@@ -206,5 +225,5 @@ def threshold(value: object) -> float:
 
 def _number(value: object, name: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"{name} has to be a number from {low:g} to {high:g}, not {_short(value)}")
+        raise UserError(f"{name} has to be a number from {low:g} to {high:g}{_not(value)}")
     return float(value)

@@ -143,9 +143,9 @@ class Prove:
         who = visitor(request)
 
         def begin() -> Going:
-            most = len(self.proving.index.train_rows) - 1
             asked = validate.prompt(prompt), validate.seed(seed)
-            return self.proving.begin(who, *asked, method, validate.top_k(k, most, TO_TAKE_OUT))
+            many = validate.top_k(k, int(self.k.maximum), TO_TAKE_OUT)
+            return self.proving.begin(who, *asked, method, many)
 
         yield from self._watch(begin, who, own)
 

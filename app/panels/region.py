@@ -23,7 +23,6 @@ from attribution.engine import Engine
 from attribution.types import Query, UserError
 
 DRAW = (Path(__file__).parents[1] / "static" / "draw.js").read_text(encoding="utf-8")
-CORNERS = ("Left", "Top", "Right", "Bottom")
 BRUSH_WIDTH = 10
 OWN = (
     "Where it was named, or you type what it shows. Else the whole prompt goes with it, and the "
@@ -99,7 +98,7 @@ class Part:
                     interactive=False,
                     elem_id=f"box-{name.lower()}",
                 )
-                for name in CORNERS
+                for name in map(str.capitalize, validate.SIDES)
             ]
         with gr.Row(elem_classes="w-buttons"):
             self.add = gr.Button("Add a box", min_width=110, elem_id="box-add", interactive=False)

@@ -17,6 +17,7 @@ from attribution.engine import Engine
 from attribution.types import Attribution, Progress, UserError
 
 MOST_SHOWN = 96
+MANY = "How many to show"
 # Whether a default answer leaves anything out.
 SHORT_OF_ALL = defaults.SHORTLIST is not None or bool(defaults.RACING)
 
@@ -43,7 +44,7 @@ class Run:
                 min(MOST_SHOWN, engine.n_train),
                 value=engine.top_k(),
                 step=1,
-                label="How many to show",
+                label=MANY,
                 elem_id="top-k",
                 min_width=220,
             )
@@ -75,7 +76,7 @@ class Run:
         def work() -> Iterator[Progress | Attribution]:
             if session.query is None:
                 raise UserError("make a picture first")
-            k = validate.top_k(top_k, self.engine.n_train)
+            k = validate.top_k(top_k, int(self.top_k.maximum), MANY)
             control = defaults.CONTROL
             yield from self.jobs.attribute(session.query, (method,), k, exhaustive, control)
 

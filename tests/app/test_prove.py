@@ -287,9 +287,10 @@ def test_any_prompt_reaches_the_training(prove: Prove, tmp_path: Path, prompt: s
 
 
 def test_bad_input_is_told_and_trains_nothing(prove: Prove) -> None:
+    most = prove.k.maximum
     for asked, words in (
         (("", 5, "pixel", 2), "The prompt is empty"),
-        (("a", 5, "pixel", 99), "Pictures to take out has to be"),
+        (("a", 5, "pixel", 99), f"Pictures to take out has to be a whole number from 1 to {most}"),
         (("a", -1, "pixel", 2), "the seed has to be"),
         (("a", 5, "dino", 2), "dino"),
     ):

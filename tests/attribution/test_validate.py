@@ -35,6 +35,18 @@ def test_seed() -> None:
     assert [validate.seed(v) for v in (0, 2**32 - 1, 7.0, "12")] == [0, 2**32 - 1, 7, 12]
     for bad in (-1, 2**32, 1.5, "x", "", None, True, float("nan"), "9" * 5000, 10**400):
         one_line(validate.seed, bad)
+    for twisted in ("--5", "+-5", "- 5", "5-", "1_0", "+"):
+        assert f"not {twisted}" in one_line(validate.seed, twisted)
+
+
+def test_a_number_is_refused_in_words_of_what_was_typed() -> None:
+    line = "the seed has to be a whole number from 0 to 4294967295"
+    for empty in (None, "", "  "):
+        assert one_line(validate.seed, empty) == f"{line}: type one"
+    for typed in (1.5, "1.5"):
+        assert one_line(validate.seed, typed) == f"{line}, not 1.5"
+    assert one_line(validate.seed, "abc").endswith(", not abc")
+    assert one_line(validate.threshold, None).endswith("from 0 to 1: type one")
 
 
 def test_top_k() -> None:
@@ -50,6 +62,9 @@ def test_boxes() -> None:
     malformed = ((0, 0, 9), "abcd", "1234", (0, 0, 9, "x"), 5, None, {}, (0, 0, 1, 1, 1))
     for bad in (*malformed, (0, 0, float("nan"), 9), (0, 0, float("inf"), 9), (0, 0, 10**400, 9)):
         assert "x0,y0,x1,y1" in one_line(validate.box, bad, (64, 64))
+    assert one_line(validate.box, ["a", "b", "c", "d"], (64, 64)).endswith(", not a,b,c,d")
+    emptied = one_line(validate.box, [0, None, 64, 22.9], (64, 64))
+    assert emptied == "the top of the region is missing: type a number, in pixels"
     for inverted in ((9, 0, 9, 9), (9, 0, 3, 9), (0, 9, 9, 2)):
         assert "is empty" in one_line(validate.box, inverted, (64, 64))
     for outside in ((64, 0, 70, 9), (-9, 0, 0, 9), (0, 48, 9, 50)):
