@@ -133,7 +133,7 @@ class Reader:
                 "an uploaded picture has no link: only its prompt and seed would fit in one"
             )
         if any(region.mask is not None for region in query.regions):
-            raise UserError("a painted part has no link: only boxes would fit in one")
+            raise UserError("a part of free form has no link: only boxes would fit in one")
         link = {"prompt": query.prompt, "seed": str(query.seed), "method": method, "k": str(top_k)}
         boxes = (",".join(f"{value:.10g}" for value in region.box) for region in query.regions)
         region = {"region": ";".join(boxes)} if query.regions else {}

@@ -15,7 +15,10 @@ from attribution.types import UserError
 
 OPENS = "Opens the page, makes the same picture and asks again."
 NO_LINK = "An uploaded picture stays with you, so there is no link to it; the ZIP has it all."
-NO_LINK_PAINTED = "What was painted does not fit into a link; the ZIP has it all. Boxes do fit."
+NO_LINK_FREE = (
+    "The form of this part, painted or where the model looked, does not fit into a link; the ZIP "
+    "has it all. Boxes do fit."
+)
 
 # The page's own address is known in the browser only.
 WHOLE_LINK = """(query) => !query || query.startsWith('http') ? query
@@ -62,7 +65,7 @@ class Share:
         try:
             asked = self.engine.link(session.query, session.answer.method, session.top_k)
         except UserError:
-            return "", NO_LINK if session.query.seed is None else NO_LINK_PAINTED
+            return "", NO_LINK if session.query.seed is None else NO_LINK_FREE
         return urlencode(asked), OPENS
 
     def _archive(self, session: Session) -> Path:

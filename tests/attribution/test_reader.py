@@ -75,7 +75,7 @@ def test_export_and_link(reader, query, answer, tmp_path) -> None:
     named = reader.link(replace(query, regions=boxes[:1], called="a stop sign"), "abu", 4)
     assert named == {**link, "region": "0,1.5,4,8", "called": "a stop sign"}
     free = Region((0, 0, 16, 16), Image.new("L", (16, 16), 200))
-    with pytest.raises(UserError, match="painted"):
+    with pytest.raises(UserError, match="free form"):
         reader.link(replace(query, regions=(free,)), "abu", 4)
 
 
