@@ -84,6 +84,7 @@ class Detect:
                 raise UserError("make a picture first")
             if not detector:
                 raise UserError(NONE_HERE)
+            words.phrases(wanted)  # none is refused: the field, not the prompt, says what is sought
             yield from self.jobs.detect(session.query, wanted, threshold, text_threshold, detector)
 
         for item in self.jobs.follow(visitor(request), self.step.name, work):

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
 import numpy as np
 import pytest
 
 from app.heatmap import glow
+from app.jobs import Jobs
 from app.pad import counted, marks
-from app.panels.detect import found_list, word_list
+from app.panels.detect import Detect, found_list, word_list
 from app.panels.rows import said_of
 from app.parts import DETECT, WORDS, Parts, marks_of
+from app.session import Session
 from attribution.detection.attention import WordMaps
 from attribution.detection.protocol import Detection
 from attribution.types import Query, Region
+from tests.app.conftest import PatientEngine
 from tests.tiny import tiny_images
 
+ME: Any = SimpleNamespace(session_hash="me")
 DOG, CAT = Detection((10, 10, 60, 40), 0.9, "dog"), Detection((20, 12, 40, 30), 0.5, "a <cat>")
 PROMPT = "a dog and a red cat, by Ann"
 
 
 def query(*regions: Region) -> Query:
     return Query(PROMPT, tiny_images(1)[0].resize((100, 50)), regions=regions)
+
+
+def test_an_emptied_field_is_refused_and_not_filled_in_from_the_prompt(
+    engine: PatientEngine,
+) -> None:
+    with gr.Blocks():
+        detect = Detect(engine, Jobs(engine))
+    for emptied in ("", " ", " . "):
+        (ended,) = detect.find(Session(query=query()), emptied, 0.3, 0.25, "grounding-dino", ME)
+        assert "What to detect is empty" in ended[detect.step.line]
 
 
 def start() -> Parts:
