@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from attribution import defaults, report, validate
 from attribution.detection import words
+from attribution.detection.protocol import THRESHOLD, Found
 from attribution.images import read_image
 from attribution.types import Attribution, Progress, Query, Region, UserError
 
@@ -73,8 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="what to look for, as in 'stop sign': its boxes, the 16 best, are regions",
     )
-    add("--detector", default="auto", metavar="NAME", help="default: the first that can be used")
-    add("--threshold", type=float, default=0.3, metavar="T", help="least score of a detected box")
+    add("--detector", metavar="NAME", help="default: the first that can be used")
+    least = f"least score of a detected box, default {THRESHOLD}"
+    add("--threshold", type=float, metavar="T", help=least)
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]")
     add("--top-k", metavar="K", help=f"default {defaults.TOP_K}, or all records if there are fewer")
     add("--exhaustive", action="store_true", help="score every training record, no shortlist")
@@ -90,6 +92,7 @@ def _run(args: argparse.Namespace) -> None:
     prompt = validate.prompt(args.prompt)
     named = bool(args.region or args.mask or args.detect)
     called = validate.called(args.called, named)
+    detecting = _detecting(args)
     if args.seed is not None:
         validate.seed(args.seed)
     picture = None if args.image is None else read_image(args.image)
@@ -105,15 +108,16 @@ def _run(args: argparse.Namespace) -> None:
     regions = _regions(args, size)
     if args.detect is not None:
         words.phrases(args.detect)
-        validate.threshold(args.threshold)
-        engine.detector(args.detector)
+        validate.threshold(detecting.get("threshold", THRESHOLD))
+        engine.detector(detecting.get("detector", ""))
     if picture is not None:
         query = engine.upload(picture, prompt)
     else:
         query = _last(engine.generate(prompt, validate.seed(args.seed)), Query)[0]
     if args.detect is not None:
         free = validate.MAX_REGIONS - len(regions)
-        regions = validate.regions((*regions, *_detected(engine, query, args)[:free]), size)
+        found = (*regions, *_detected(engine, query, args.detect, detecting)[:free])
+        regions = validate.regions(found, size)
     query = replace(query, regions=regions, called=called)
     answers: list[Attribution] = []
     try:
@@ -132,14 +136,21 @@ def _regions(args: argparse.Namespace, size: tuple[int, int]) -> tuple[Region, .
     return validate.regions((*boxes, *masks), size)
 
 
-def _detected(engine: Engine, query: Query, args: argparse.Namespace) -> list[Region]:
-    """A region for each box found, the best first; UserError where nothing was."""
-    from attribution.detection.protocol import Found
+def _detecting(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that say how to detect, as far as they are given; refused with nothing to
+    detect."""
+    options = {name: getattr(args, name) for name in ("detector", "threshold")}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and args.detect is None:
+        raise UserError(f"there is nothing to detect: --{next(iter(given))} goes with --detect")
+    return given
 
-    job = engine.detect(query, args.detect, args.threshold, detector=args.detector)
-    boxes = [one.box for one in _last(job, Found)[0].detections]
+
+def _detected(engine: Engine, query: Query, wanted: str, how: dict[str, Any]) -> list[Region]:
+    """A region for each box found, the best first; UserError where nothing was."""
+    boxes = [one.box for one in _last(engine.detect(query, wanted, **how), Found)[0].detections]
     if not boxes:
-        raise UserError(f"no {args.detect!r} found in the picture: try a lower --threshold")
+        raise UserError(f"no {wanted!r} found in the picture: try a lower --threshold")
     return [Region(box) for box in boxes]
 
 

@@ -108,6 +108,8 @@ def test_a_program_of_its_own_generates_from_a_seed(tiny_index, tmp_path) -> Non
         (("--seed", "1", "--region", "0,0,4"), "region"),
         (("--seed", "1", "--region", "0,0,4,4", "--called", "o" * 1001), "has 1,001 characters"),
         (("--seed", "1", "--called", "a sign"), "no region to be called 'a sign'"),
+        (("--seed", "1", "--threshold", "0.5"), "--threshold goes with --detect"),
+        (("--seed", "1", "--detector", "attention"), "--detector goes with --detect"),
         (("--seed", "1", "--region", "99,0,120,4"), "outside the picture of 16 x 16 px"),
         (("--seed", "1", "--region", "8,0,2,4"), "its left has to be below its right"),
         (("--seed", "1", "--region", "0,0,nan,4"), "pixels, not 0,0,nan,4"),
