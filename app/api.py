@@ -21,7 +21,7 @@ from gradio.events import api
 from PIL import Image
 
 from app.files import Scratch
-from app.jobs import MODEL, OUR_FAULT, Jobs, sentence
+from app.jobs import MODEL, OUR_FAULT, Jobs, public, sentence
 from attribution import defaults, validate
 from attribution.detection.protocol import THRESHOLD, Found
 from attribution.detection.registry import AUTO
@@ -45,7 +45,8 @@ def add_endpoints(engine: Engine, jobs: Jobs) -> None:
     @_words_for_errors
     def methods() -> list[dict]:
         """Every method with whether it can be used here, and why not."""
-        return [{name: method[name] for name in TOLD} for method in engine.methods()]
+        told = ({name: method[name] for name in TOLD} for method in engine.methods())
+        return [{**method, "why": public(method["why"])} for method in told]
 
     @_words_for_errors
     def generate(prompt: str, seed: int) -> FileData:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.jobs import Ended
+from app.jobs import Ended, public
 from app.layout import Panels
 from app.markup import picked_id
 from app.panels.rows import Line, picked
@@ -168,7 +168,7 @@ class Flow:
             regions = linked(asked.get("region", ""), (self.engine.resolution,) * 2)
             called = validate.called(asked.get("called"), bool(regions))
         except (UserError, ValueError) as error:
-            gr.Warning(f"The link cannot be followed: {error}.", title="Link")
+            gr.Warning(f"The link cannot be followed: {public(str(error))}.", title="Link")
             return {self.on.session: session}
         example = self.on.examples.find(prompt, seed, method)
         if example is not None and not regions:

@@ -5,6 +5,7 @@ exceptions.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import defaultdict, deque
@@ -172,7 +173,13 @@ def _watched(work: Callable[[], Iterator[Progress | T]], ticket: Ticket) -> Iter
             close()
 
 
+def public(text: str) -> str:
+    """An error's line for visitors: of a path on the server only the last name, as in
+    `--out openclipart`."""
+    return re.sub(r"(?<![\w:/.])(?:/[^\s/`'\"]+)+/([^\s/`'\"]+)", r"\1", text)
+
+
 def sentence(text: str) -> str:
     """An error's one line as a sentence of the page."""
-    text = " ".join(text.split())
+    text = " ".join(public(text).split())
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

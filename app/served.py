@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.jobs import public
 from attribution.engine import Engine
 from attribution.report import png_bytes
 from attribution.types import UserError
@@ -86,7 +87,7 @@ def picture_route(engine: Engine) -> Route:
         try:
             data = encoded(request.query_params.get("id", ""))
         except UserError as error:
-            return PlainTextResponse(str(error), status_code=404)
+            return PlainTextResponse(public(str(error)), status_code=404)
         headers = {"cache-control": f"public, max-age={YEAR}, immutable"}
         return Response(data, media_type="image/png", headers=headers)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.jobs import public
 from app.markup import KINDS, block, by_kind, label_of, text, with_code
 from app.session import Comparison
 from attribution import defaults
@@ -80,7 +81,7 @@ def lacking_html(methods: Methods) -> str:
     items = "".join(
         '<li><label><input type="checkbox" disabled> '
         f"{text(m['title'])}</label><details><summary>Not on this index: why?</summary>"
-        f"<p>{with_code(m['why'])}.</p></details></li>"
+        f"<p>{with_code(public(m['why']))}.</p></details></li>"
         for m in methods
     )
     return f'<ul class="w-lacking">{items}</ul>'

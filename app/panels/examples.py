@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.jobs import public
 from app.markup import block, data_uri, pickable, text
 from attribution.engine import Engine
 from attribution.types import Example, UserError
@@ -39,7 +40,7 @@ def load(engine: Engine) -> tuple[dict[str, Example], str]:
         try:
             saved[slug] = engine.example(slug)
         except UserError as error:
-            refused = f"Not shown: {error}."
+            refused = f"Not shown: {public(str(error))}."
     return saved, refused
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.jobs import public
 from app.markup import KINDS, block, by_kind, label_of, text
 from attribution.engine import Engine
 
@@ -45,5 +46,5 @@ def lesson(method: dict[str, Any]) -> str:
     """A method as Markdown; one without a lesson yet has its line of explanation."""
     words = method["lesson"] or method["explanation"]
     formula = f"\n\n$$\n{method['formula']}\n$$" if method["formula"] else ""
-    lacking = "" if method["available"] else f"\n\nNot at hand here: {method['why']}."
+    lacking = "" if method["available"] else f"\n\nNot at hand here: {public(method['why'])}."
     return f"{words}{formula}\n\n*Source: {method['source']}*{lacking}"

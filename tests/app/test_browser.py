@@ -289,6 +289,8 @@ def test_a_link_repeats_the_question(page: Any, visit: Visits, tmp_path: Path) -
     followed.goto(visit.url + "?prompt=x&seed=-1")
     followed.wait_for_selector(".toast-body")
     expect(followed.locator(".toast-body")).to_contain_text("cannot be followed")
+    followed.goto(visit.url + "?prompt=x&seed=1&method=trak")
+    expect(followed.locator(".toast-body")).to_contain_text("precompute trak --out index")
     followed.context.close()
 
 

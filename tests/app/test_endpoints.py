@@ -14,7 +14,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from app.api import add_endpoints
-from app.jobs import Jobs
+from app.jobs import Jobs, public
 from attribution import defaults
 from attribution.engine import Engine
 from attribution.methods.method import Method
@@ -217,6 +217,37 @@ def test_files_of_the_server_cannot_be_read(site: Site) -> None:
     answer = httpx.get(f"{site.url}gradio_api/call/attribute/{call['event_id']}").text
     assert "event: error" in answer and "root:" not in answer
     assert httpx.get(f"{site.url}gradio_api/file=/etc/passwd").status_code in (403, 404)
+
+
+def test_where_the_server_keeps_things_is_told_to_nobody(client: Client, site: Site) -> None:
+    """Of the command that mends an index only its folder's name; the command line shows it all."""
+    folder = str(site.engine.index.path)
+    whole = {m["name"]: m["why"] for m in site.engine.methods()}["trak"]
+    assert f"--out {folder}" in whole
+    (why,) = (m["why"] for m in client.predict(api_name="/methods") if m["name"] == "trak")
+    query = {"prompt": "a", "seed": 1, "methods": ["trak"], "api_name": "/attribute"}
+    for told in (why, refused(client, **query)):
+        assert "precompute trak --out index" in told and folder not in told
+    assert folder not in httpx.get(f"{site.url}picture", params={"id": "none"}).text
+    page = httpx.get(f"{site.url}config").text
+    assert "--out index" in page and folder not in page
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "run `python -m x --out /srv/a-b/openclipart --k 1`",
+            "run `python -m x --out openclipart --k 1`",
+        ),
+        ("no file /srv/a b", "no file a b"),
+        ("cannot read /srv/idx/manifest.json: no", "cannot read manifest.json: no"),
+        ("see https://a.org/b/c, 1/2/3 and ./a/b", "see https://a.org/b/c, 1/2/3 and ./a/b"),
+        ("relative assets/openclipart/x stays", "relative assets/openclipart/x stays"),
+    ],
+)
+def test_of_a_path_the_last_name_is_public(line: str, told: str) -> None:
+    assert public(line) == told
 
 
 def test_detect_returns_boxes_in_pixels_best_first(client: Client, picture: Path) -> None:

@@ -125,6 +125,11 @@ def test_bad_arguments(refused, arguments, words) -> None:
     assert words in refused(*arguments)
 
 
+def test_what_an_index_lacks_comes_with_a_command_to_paste(refused, tiny_index) -> None:
+    line = refused("--seed", "1", "--method", "trak")
+    assert f"`python -m precompute trak --out {tiny_index}`" in line
+
+
 def test_bad_prompts(refused) -> None:
     assert "empty" in refused("--seed", "1", prompt=" \n ")
     assert "limit" in refused("--seed", "1", prompt="x" * 2000)
