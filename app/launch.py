@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -30,6 +32,7 @@ STATIC = Path(__file__).parent / "static"
 DEFAULT_INDEX = Path(__file__).parent.parent / "assets" / "openclipart"
 MAX_UPLOAD = "20mb"
 BAD_INPUT = 2
+LAST_PORT = 65535
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -41,6 +44,28 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser.parse_args(argv)
+
+
+def check_address(host: str, port: int) -> None:
+    """UserError where no page can be served, before anything is loaded for it."""
+    if not 1 <= port <= LAST_PORT:
+        raise UserError(f"--port has to be a whole number from 1 to {LAST_PORT}, not {port}")
+    for name in (host.strip("[]"), "127.0.0.1"):  # gradio asks for the second, whatever the first
+        try:
+            found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            family = min(entry[0] for entry in found)  # IPv4 where there is one
+            socket.create_server((name, port), family=family).close()
+        except (OSError, UnicodeError) as error:
+            raise UserError(_unserved(host, port, getattr(error, "errno", None))) from None
+
+
+def _unserved(host: str, port: int, number: int | None) -> str:
+    """What the operating system has against this address."""
+    if number == errno.EADDRINUSE:
+        return f"port {port} is in use: give another --port, or end what listens there"
+    if number == errno.EACCES:
+        return f"port {port} is not free for everyone: give a --port from 1024 on"
+    return f"--host {host} is no address of this machine: 127.0.0.1 is, 0.0.0.0 means all of them"
 
 
 def launch(engine: Engine, *, host: str, port: int | None, wait: bool = True) -> gr.Blocks:
@@ -82,10 +107,11 @@ def private(engine: Engine) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 2 and one line on stderr when the index or the port cannot be used."""
+    """Exit code 2 and one line on stderr when the index or the address cannot be used."""
     options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        check_address(options.host, options.port)
         engine = model_thread.run(Engine, options.index, device=options.device)
         with ending_in_order(), uploads_of_this_run():
             launch(engine, host=options.host, port=options.port)

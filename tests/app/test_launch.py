@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from app.launch import BAD_INPUT, arguments, main, private
+from app.launch import BAD_INPUT, arguments, check_address, main, private
 from tests.app.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -18,14 +19,46 @@ ROOT = Path(__file__).parents[2]
 def test_a_missing_index_is_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--index", str(tmp_path / "nowhere")]) == BAD_INPUT
+    assert main(["--index", str(tmp_path / "nowhere"), "--port", str(free_port())]) == BAD_INPUT
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1 and "nowhere" in captured.err
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (("--port", "99999"), "--port has to be a whole number from 1 to 65535, not 99999"),
+        (("--port", "-5"), "not -5"),
+        (("--port", "0"), "not 0"),
+        (("--host", "999.9.9.9"), "--host 999.9.9.9 is no address of this machine"),
+        (("--host", "192.0.2.1"), "--host 192.0.2.1 is no address of this machine"),
+        (("--host", "x" * 70), "is no address of this machine"),
+    ],
+)
+def test_an_address_that_cannot_be_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], address: tuple[str, str], words: str
+) -> None:
+    index = ("--index", str(tmp_path / "nowhere"))  # not even looked at
+    assert main([*index, "--port", str(free_port()), *address]) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and words in captured.err
+
+
+def test_a_port_in_use_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            options = ("--index", str(tmp_path), "--host", host, "--port", str(port))
+            assert main(options) == BAD_INPUT
+            line = f"port {port} is in use: give another --port, or end what listens there"
+            assert capsys.readouterr().err == f"app.py: {line}\n"
+    check_address("127.0.0.1", port)
+
+
 def test_the_launcher_itself_exits_with_2(tmp_path: Path) -> None:
-    command = [sys.executable, "app.py", "--index", str(tmp_path / "nowhere"), "--device", "cpu"]
+    options = ["--index", str(tmp_path / "nowhere"), "--device", "cpu", "--port", str(free_port())]
+    command = [sys.executable, "app.py", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0 and "Traceback" not in done.stderr
