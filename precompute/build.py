@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from attribution import layout
 from attribution.cells import samples_at_once
-from attribution.integrity import canonical_hash, check_table, damage
+from attribution.integrity import check_table, damage
+from attribution.manifest import make_command
 from attribution.types import UserError
-from precompute import extras, models, timings
+from precompute import extras, keys, models, timings
 from precompute import manifest as manifests
 from precompute.shards import Work, existing, write_json
 
@@ -70,15 +71,13 @@ class Build:
         """
         out, old = args.out, manifests.draft(args.out)
         if not old.get("complete"):
-            raise UserError(
-                f"{out} is not finished: `python -m precompute index --out {out}` first"
-            )
+            raise UserError(f"{out} is not finished: `{make_command(out)}` first")
         settings = manifests.resolve(args, old)
         differences = manifests.differences(old, settings)
         differences.pop("device", None)
         if differences:
             raise UserError(_refusal(out, differences, _CORE_STAYS))
-        mend = f"`python -m precompute index --out {out}` mends it"
+        mend = f"`{make_command(out)}` mends it"
         for shard in old["shards"]:
             folder = out / layout.SHARDS / shard["name"]
             check_table(folder, {layout.DONE: shard["done"]}, full=True, mend=mend)
@@ -96,7 +95,8 @@ class Build:
         """Call `make(shard, bar)` for each shard whose `step` was not done with these `inputs`, and
         record its files.
         """
-        if step not in layout.CORE_STEPS:
+        core = step in layout.CORE_STEPS
+        if not core:
             self._forget_stale(step, inputs)
         with tqdm(total=self.n_records, desc=step, unit="record") as bar:
             for work in self.shards():
@@ -104,6 +104,8 @@ class Build:
                 if work.is_done(step, key, full=True):
                     bar.update(work.done()["records"])
                     continue
+                if core:
+                    self.reopen()
                 work.sweep()
                 with timings.timed(self.out, step, work.done()["records"]):
                     files = make(work, bar)
@@ -120,7 +122,12 @@ class Build:
 
     def key(self, step: str, inputs: dict[str, Any]) -> str:
         """Hash of all that a step's bytes depend on."""
-        return canonical_hash({"step": step, "device": self.device, **inputs})
+        return keys.key(step, self.device, inputs)
+
+    @property
+    def inputs(self) -> keys.CoreInputs:
+        """What the core steps depend on, by the settings of this run."""
+        return keys.CoreInputs(self.out, self.settings)
 
     # ------------------------------------------------------------------ extras
 
@@ -228,14 +235,22 @@ class Build:
         if not finished and old != self.settings:
             write_json(self.out / layout.MANIFEST, self.settings)
 
-    def complete(self) -> None:
-        """Write the final manifest if every step of the index is there, unless only the environment
-        would change.
+    def reopen(self) -> None:
+        """Before a part of a finished index is made again: until all fit it, no one can open it."""
+        if manifests.draft(self.out).get("complete"):
+            write_json(self.out / layout.MANIFEST, self.settings)
+
+    def complete(self) -> bool:
+        """Write the final manifest if every step of the index is there and of these settings,
+        unless only the environment would change; whether it is so.
         """
         final = manifests.final(self.out, self.settings, self.shards())
+        if final is None:
+            return False
         old = manifests.draft(self.out)
-        if final is not None and {**old, "environment": None} != {**final, "environment": None}:
+        if {**old, "environment": None} != {**final, "environment": None}:
             write_json(self.out / layout.MANIFEST, final)
+        return True
 
 
 def _distrust(out: Path, old: dict[str, Any]) -> None:

@@ -25,11 +25,9 @@ from tqdm import tqdm
 
 from attribution import layout
 from attribution.images import read_image
-from attribution.integrity import canonical_hash
 from attribution.types import UserError
-from precompute import steps
+from precompute import keys, steps
 from precompute.build import Build
-from precompute.manifest import DATASET
 from precompute.shards import Work, replacing, shard
 from precompute.sources import Raw, Source, open_source
 
@@ -129,15 +127,15 @@ def build(job: Build) -> None:
 def _write_all(job: Build, source: Source, reading: Reading, bar: tqdm) -> int:
     """Write every shard that is not done; returns the number of records."""
     size = job.settings["dataset"]["shard_size"]
-    inputs = {name: job.settings["dataset"][name] for name in DATASET}
     number = start = position = 0
     rows: Iterator[tuple[int, dict[str, Any]]] | None = None
     while True:
         work = shard(job.out, number)
-        key = canonical_hash({"dataset": inputs, "start": start, "row": position})
+        key = keys.dataset(job.settings, start, position)
         if work.is_done(STEP, key, full=True):
             rows = None
         else:
+            job.reopen()
             rows = rows or _readable(source, reading, position)
             if not _write(work, key, islice(rows, size), start, position):
                 return start

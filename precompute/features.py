@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from attribution import layout
 from attribution.features import ClipEncoder, unit, upright_and_mirrored
+from attribution.manifest import model_of
 from precompute import dataset, encoder_rows, steps
 from precompute.build import Build
 from precompute.dataset import iterate_images
@@ -45,14 +46,9 @@ def run(args: argparse.Namespace) -> None:
 def build(job: Build) -> None:
     """The step, after the records."""
     job.first(dataset.build)
-    clip = next((model for model in job.settings["models"] if model["role"] == CLIP), None)
-    shared = {"clip": clip["sha256"] if clip else None}
+    clip = model_of(job.settings, CLIP)
     encoders: list[ClipEncoder] = []
-    job.over_shards(
-        STEP,
-        lambda work: {**shared, "records": work.entry(layout.RECORDS)["sha256"]},
-        partial(_make, job, clip, encoders),
-    )
+    job.over_shards(STEP, job.inputs.features, partial(_make, job, clip, encoders))
 
 
 def _make(

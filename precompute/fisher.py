@@ -25,7 +25,7 @@ from attribution.gradients import gradients_from_tokens, layer_tokens, per_sampl
 from attribution.noise import keyed_integers
 from attribution.types import UserError
 from attribution.weights import OWN_EKFAC, parameter_names
-from precompute import latents, steps, timings
+from precompute import keys, latents, steps, timings
 from precompute.build import Build
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, replacing
@@ -41,17 +41,10 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 def build(job: Build) -> None:
     """The step, after the latents."""
     job.first(latents.build)
-    folder = Work(job.out / layout.CURVATURE)
-    shared = {
-        "model": job.model()["sha256"],
-        "noise": job.settings["noise"],
-        **job.settings["curvature"],
-    }
-    inputs = [
-        w.entry(name)["sha256"] for w in job.shards() for name in (layout.RECORDS, layout.LATENTS)
-    ]
-    key = job.key(STEP, {**shared, "inputs": inputs})
+    folder, shared = job.inputs.curvature_folder, job.inputs.curvature()
+    key = job.key(STEP, job.inputs.fisher(job.shards()))
     if not folder.is_done(STEP, key, full=True):
+        job.reopen()
         folder.sweep()
         _first_pass(job, shared)
         _second_pass(job, shared)
@@ -143,7 +136,7 @@ def _over_partials(
     with tqdm(total=job.n_records, desc=f"{STEP} {Path(name).stem}", unit="record") as bar:
         for shard in job.shards():
             work = Work(job.out / layout.CURVATURE / _PARTIAL / shard.folder.name)
-            inputs = {n: shard.entry(n)["sha256"] for n in (layout.RECORDS, layout.LATENTS)}
+            inputs = keys.hashes(shard)
             if name == _SECOND:
                 inputs["bases"] = _bases_hash(job)
             key = job.key(name, {**shared, **inputs})

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.fisher import DiagonalFisher
 from attribution.gradients import Gradients
-from attribution.integrity import sha256_of
 from attribution.projection import Projection
 from attribution.types import UserError
 from attribution.weights import parameter_names
@@ -62,22 +61,8 @@ class Rows:
 def build(job: Build) -> None:
     """The step, after the curvature."""
     job.first(fisher.build)
-    shared = {
-        "model": job.model()["sha256"],
-        "noise": job.settings["noise"],
-        **job.settings["gradients"],
-        "metric": sha256_of(job.out / layout.CURVATURE / layout.FISHER_DIAGONAL),
-    }
     made: list[Rows] = []
-    job.over_shards(
-        STEP,
-        lambda work: {
-            **shared,
-            "records": work.entry(layout.RECORDS)["sha256"],
-            "latents": work.entry(layout.LATENTS)["sha256"],
-        },
-        lambda work, bar: _make(job, made, work, bar),
-    )
+    job.over_shards(STEP, job.inputs.gradients, lambda work, bar: _make(job, made, work, bar))
 
 
 def _make(job: Build, made: list[Rows], work: Work, bar: tqdm) -> list[str]:

@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.integrity import table_hash
 from attribution.types import UserError
 from precompute import dataset, steps
 from precompute.build import Build
@@ -28,18 +27,7 @@ FLIPS = 2
 def build(job: Build) -> None:
     """The step, after the records."""
     job.first(dataset.build)
-    model = job.model()
-    vae = {name: entry for name, entry in model["files"].items() if name.startswith("vae/")}
-    shared = {
-        "vae": table_hash(vae),
-        "resolution": model["resolution"],
-        "latent_shape": model["latent_shape"],
-    }
-    job.over_shards(
-        STEP,
-        lambda work: {**shared, "records": work.entry(layout.RECORDS)["sha256"]},
-        lambda work, bar: _make(job, work, bar),
-    )
+    job.over_shards(STEP, job.inputs.latents, lambda work, bar: _make(job, work, bar))
 
 
 def _make(job: Build, work: Work, bar: tqdm) -> list[str]:

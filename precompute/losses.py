@@ -30,22 +30,7 @@ Cell = tuple[int, int, int, int]
 def build(job: Build) -> None:
     """The step, after the latents."""
     job.first(latents.build)
-    settings = job.settings
-    shared = {
-        "model": job.model()["sha256"],
-        "noise": settings["noise"],
-        "timesteps": settings["timesteps"],
-        "captions": settings["dataset"]["captions"],
-    }
-    job.over_shards(
-        STEP,
-        lambda work: {
-            **shared,
-            "records": work.entry(layout.RECORDS)["sha256"],
-            "latents": work.entry(layout.LATENTS)["sha256"],
-        },
-        lambda work, bar: _make(job, work, bar),
-    )
+    job.over_shards(STEP, job.inputs.losses, lambda work, bar: _make(job, work, bar))
 
 
 def _make(job: Build, work: Work, bar: tqdm) -> list[str]:

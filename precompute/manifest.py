@@ -16,15 +16,13 @@ from attribution import layout
 from attribution.integrity import Entry, entry_of, read_json
 from attribution.manifest import check_version, index_hash
 from attribution.types import UserError
-from precompute import models
+from precompute import keys, models
 from precompute.options import DEFAULTS
 from precompute.shards import Work, existing
 from precompute.sources import open_source
 
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pyarrow", "pillow", "safetensors")
 DAMPING = 0.1  # of the metric of the gradient rows, relative to the layer's mean F
-# Compared when a run goes on; anything else of the manifest may change freely.
-DATASET = ("sha256", "shard_size", "max_captions", "link_images", "skip_bad")
 
 
 def draft(out: Path) -> dict[str, Any]:
@@ -164,13 +162,14 @@ def _is_own_shards(data: Path, out: Path) -> bool:
 
 
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Compared when a run goes on; anything else of the manifest may change freely."""
     dataset, environment_ = settings.get("dataset", {}), settings.get("environment", {})
     models = {f"{m['role']}.sha256": m["sha256"] for m in settings.get("models", [])}
     noise = {f"noise.{k}": v for k, v in settings.get("noise", {}).items()}
     gradients = {f"gradients.{k}": v for k, v in settings.get("gradients", {}).items()}
     return {
         **models,
-        **{f"dataset.{name}": dataset.get(name) for name in DATASET},
+        **{f"dataset.{name}": dataset.get(name) for name in keys.DATASET},
         **noise,
         "timesteps": settings.get("timesteps"),
         "curvature.weights": settings.get("curvature", {}).get("weights"),
@@ -222,21 +221,19 @@ def _git_revision() -> str | None:
 
 
 def final(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> dict[str, Any] | None:
-    """The finished manifest, or None while a step of some shard or the curvature is missing."""
-    if not works or any(work.step(step) is None for work in works for step in layout.CORE_STEPS):
+    """The finished manifest, or None while a step of some shard or the curvature is missing, or was
+    done for other settings.
+    """
+    if not works or keys.stale(out, settings, works):
         return None
-    curvature = {
-        f"{layout.CURVATURE}/{n}": out / layout.CURVATURE / n
-        for n in (layout.FISHER_DIAGONAL, layout.EKFAC)
-    }
-    if not all(path.is_file() for path in curvature.values()):
-        return None
+    whole = keys.CoreInputs(out, settings).curvature_folder
+    names = (layout.FISHER_DIAGONAL, layout.EKFAC)
     kept = {key: value for key, value in settings.items() if key != "command"}
     manifest = {
         **kept,
         "complete": True,
         "shards": [_shard_entry(work) for work in works],
-        "files": {name: entry_of(path) for name, path in curvature.items()},
+        "files": {f"{layout.CURVATURE}/{name}": whole.entry(name) for name in names},
     }
     return {**manifest, "index_hash": index_hash(manifest)}
 

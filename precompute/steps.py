@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
+from attribution.manifest import make_command
 from precompute import options
 from precompute.build import Build
 
@@ -24,7 +25,8 @@ def run(build: Callable[[Build], None], args: argparse.Namespace) -> None:
     """Do one step, and what is missing of those before it."""
     job = Build.begin(args)
     job.first(build)
-    job.complete()
+    if not job.complete():
+        print(f"{args.out} is not finished: `{make_command(args.out)}` makes the rest")
 
 
 def verb(build: Callable[[Build], None]) -> tuple[AddArguments, Run]:
