@@ -101,7 +101,7 @@ class Build:
         with tqdm(total=self.n_records, desc=step, unit="record") as bar:
             for work in self.shards():
                 key = self.key(step, inputs(work))
-                if work.is_done(step, key, full=True):
+                if work.is_done(step, key, files=keys.FILES.get(step, ()), full=True):
                     bar.update(work.done()["records"])
                     continue
                 if core:

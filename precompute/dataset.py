@@ -172,7 +172,7 @@ def _write(
             written, end = written + len(records), group[-1][0]
             captions = max(captions, *(len(record["captions"]) for record in records))
     facts = {"start": start, "records": written, "captions": captions, "source": [position, end]}
-    work.finish(STEP, key, [layout.RECORDS], **facts)
+    work.finish(STEP, key, keys.FILES[STEP], **facts)
     return True
 
 

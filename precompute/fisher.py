@@ -33,7 +33,6 @@ from precompute.shards import Work, replacing
 STEP = "fisher"
 _PARTIAL = "partial"
 _FIRST, _SECOND = "first.safetensors", "second.safetensors"
-_FILES = (layout.FISHER_DIAGONAL, layout.EKFAC)
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -43,12 +42,12 @@ def build(job: Build) -> None:
     job.first(latents.build)
     folder, shared = job.inputs.curvature_folder, job.inputs.curvature()
     key = job.key(STEP, job.inputs.fisher(job.shards()))
-    if not folder.is_done(STEP, key, full=True):
+    if not folder.is_done(STEP, key, files=keys.FILES[STEP], full=True):
         job.reopen()
         folder.sweep()
         _first_pass(job, shared)
         _second_pass(job, shared)
-        folder.finish(STEP, key, _FILES)
+        folder.finish(STEP, key, keys.FILES[STEP])
     shutil.rmtree(folder.file(_PARTIAL), ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from attribution.gradients import Gradients
 from attribution.projection import Projection
 from attribution.types import UserError
 from attribution.weights import parameter_names
-from precompute import fisher, steps
+from precompute import fisher, keys, steps
 from precompute.build import Build
 from precompute.latents import FLIPS
 from precompute.record_gradients import chunk_rows, records_at_once
@@ -28,7 +28,7 @@ from precompute.shards import Work, write_npy
 
 STEP = "gradients"
 WEIGHTS = "kv"
-FILE = f"{layout.ROWS}/{layout.rows_name(STEP)}"
+(FILE,) = keys.FILES[STEP]
 
 
 class Rows:

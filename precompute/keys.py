@@ -1,4 +1,4 @@
-"""What the bytes of each core step depend on; hashed, the key that done.json records.
+"""The files of each core step, and what their bytes depend on: hashed, its key in done.json.
 
 A step's own module asks here whether to make a shard again, and a whole index is complete only
 while every recorded key is the one that its settings ask for: a part made with another model, or
@@ -19,6 +19,16 @@ from precompute.shards import Work
 
 # The settings of the training set that its records depend on.
 DATASET = ("sha256", "shard_size", "max_captions", "link_images", "skip_bad")
+# What a step has written once it is done, in each shard or of the whole index; the rows of features
+# are as the CLIP has it. An index from before a file was known has the step to do again.
+FILES: dict[str, tuple[str, ...]] = {
+    "dataset": (layout.RECORDS,),
+    "latents": (layout.LATENTS,),
+    "features": (),
+    "losses": (layout.BASE_LOSS, layout.BASE_LOSS_EPS2),
+    layout.FISHER_STEP: (layout.FISHER_DIAGONAL, layout.EKFAC),
+    "gradients": (f"{layout.ROWS}/{layout.rows_name('gradients')}",),
+}
 Table = dict[str, Any]
 
 
@@ -111,7 +121,7 @@ def stale(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> str 
     None where the whole index is of one kind.
     """
     inputs, device = CoreInputs(out, settings), settings["environment"]["device"]
-    if [_noted(work, "dataset") for work in works] != _dataset_keys(settings, works):
+    if [work.key("dataset", FILES["dataset"]) for work in works] != _dataset_keys(settings, works):
         return "dataset"
     # in the order in which a step's inputs come to be
     steps: list[tuple[str, Sequence[Work], Callable[[Work], Table]]] = [
@@ -122,13 +132,10 @@ def stale(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> str 
         ("gradients", works, inputs.gradients),
     ]
     for step, folders, of in steps:
-        if any(_noted(work, step) != key(step, device, of(work)) for work in folders):
+        files = FILES[step]
+        if any(work.key(step, files) != key(step, device, of(work)) for work in folders):
             return step
     return None
-
-
-def _noted(work: Work, step: str) -> str | None:
-    return (work.step(step) or {}).get("key")
 
 
 def _dataset_keys(settings: Mapping[str, Any], works: Sequence[Work]) -> list[str]:

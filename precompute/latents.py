@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from attribution import layout
 from attribution.types import UserError
-from precompute import dataset, steps
+from precompute import dataset, keys, steps
 from precompute.build import Build
 from precompute.dataset import iterate_images
 from precompute.shards import Work, write_npy
@@ -43,7 +43,7 @@ def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
             f"{work.folder}: latents that half precision cannot hold; is the VAE's scaling right?"
         )
     write_npy(work.file(layout.LATENTS), latents)
-    return [layout.LATENTS]
+    return list(keys.FILES[STEP])
 
 
 def encode_both(job: Build, images: list[Image.Image]) -> np.ndarray:

@@ -20,6 +20,7 @@ from attribution.noise import keyed_noise, mirrored
 from attribution.types import UserError
 from precompute import latents, steps
 from precompute.build import Build
+from precompute.keys import FILES
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, write_npy
 
@@ -54,7 +55,7 @@ def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
     _refuse_nan(records, loss)
     write_npy(work.file(layout.BASE_LOSS), loss)
     write_npy(work.file(layout.BASE_LOSS_EPS2), power)
-    return [layout.BASE_LOSS, layout.BASE_LOSS_EPS2]
+    return list(FILES[STEP])
 
 
 def chunk_noise(job: Build, records: ShardRecords, chunk: range) -> dict[tuple[int, int], Tensor]:

@@ -227,7 +227,7 @@ def final(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> dict
     if not works or keys.stale(out, settings, works):
         return None
     whole = keys.CoreInputs(out, settings).curvature_folder
-    names = (layout.FISHER_DIAGONAL, layout.EKFAC)
+    names = keys.FILES[layout.FISHER_STEP]
     kept = {key: value for key, value in settings.items() if key != "command"}
     manifest = {
         **kept,

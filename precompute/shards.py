@@ -2,7 +2,7 @@
 
 Everything is written to `name.part`, flushed to the disk, then renamed. `done.json` names, for each
 finished step of a folder, its inputs (`key`, a hash) and the size and SHA-256 of what it wrote: a
-step is done when its key is the one asked for and its files are there.
+step is done when its key is the one asked for and all of its files are there.
 """
 
 from __future__ import annotations
@@ -98,13 +98,25 @@ class Work:
                 return step["files"][name]
         raise KeyError(name)
 
-    def is_done(self, step: str, key: str, *, full: bool = False) -> bool:
-        """Whether a step was finished with these inputs and its files are intact (full: hashed)."""
+    def key(self, step: str, files: Sequence[str] = ()) -> str | None:
+        """The key of a finished step; None without one, or where it did not write all of `files`
+        yet."""
         recorded = self.step(step)
-        if recorded is None or recorded["key"] != key:
+        if recorded is None or not set(files) <= recorded["files"].keys():
+            return None
+        return str(recorded["key"])
+
+    def is_done(
+        self, step: str, key: str, *, files: Sequence[str] = (), full: bool = False
+    ) -> bool:
+        """Whether a step was finished with these inputs, wrote all of `files` and whatever it wrote
+        is intact (full: hashed).
+        """
+        recorded = self.step(step)
+        if recorded is None or self.key(step, files) != key:
             return False
-        files = recorded["files"].items()
-        return all(damage(self.file(name), entry, full=full) is None for name, entry in files)
+        written = recorded["files"].items()
+        return all(damage(self.file(name), entry, full=full) is None for name, entry in written)
 
     def finish(self, step: str, key: str, files: Sequence[str], **facts: Any) -> None:
         """Record that `files` are complete; `facts` join the head of done.json.

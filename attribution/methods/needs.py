@@ -122,7 +122,7 @@ def _curvature(index: Index, name: str) -> str:
 def _base(index: Index, objective: str) -> str:
     if objective == "loss" or index.base_loss_eps2 is not None:
         return ""
-    return _missing(index, "squared outputs beside its base losses", "losses --rebuild")
+    return _missing(index, "squared outputs beside its base losses", "losses")
 
 
 def _missing(index: Index, what: str, command: str) -> str:

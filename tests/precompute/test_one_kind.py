@@ -4,16 +4,23 @@ with the very bytes that a run from nothing would give, or not at all.
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from attribution import layout
 from attribution.index import Index
+from attribution.integrity import entry_of
+from attribution.manifest import index_hash
+from attribution.methods import needs
 from attribution.types import UserError
+from precompute import manifest as manifests
 from precompute.__main__ import main
-from precompute.shards import existing
+from precompute.shards import existing, write_json
 from tests.precompute.worlds import image_folder, make_index, tree
 from tests.tiny import tiny_pipeline
 
@@ -51,6 +58,38 @@ def world(old, tmp_path) -> Path:
 
 def keys(root: Path, step: str) -> list[str]:
     return [work.step(step)["key"] for work in existing(root)]
+
+
+def before_eps2(root: Path) -> Path:
+    """The index as it would be from before the squared outputs were kept."""
+    for work in existing(root):
+        note = work.done()
+        del note["steps"]["losses"]["files"][layout.BASE_LOSS_EPS2]
+        write_json(work.file(layout.DONE), note)
+        work.file(layout.BASE_LOSS_EPS2).unlink()
+    settings = manifests.draft(root)
+    shards = [
+        {**entry, "done": entry_of(root / layout.SHARDS / entry["name"] / layout.DONE)}
+        for entry in settings["shards"]
+    ]
+    changed = {**settings, "shards": shards}
+    write_json(root / layout.MANIFEST, {**changed, "index_hash": index_hash(changed)})
+    return root
+
+
+def test_a_file_that_an_older_index_lacks_is_made_by_the_command_it_offers(world, old):
+    why = needs.lacks(Index.open(before_eps2(world), "full"), "base:eps2")
+    (command,) = re.findall("`python -m precompute ([^`]*)`", why)
+    assert main(shlex.split(command)) == 0
+    index = Index.open(world, "full")
+    assert needs.lacks(index, "base:eps2") == ""
+    assert np.array_equal(index.base_loss_eps2, Index.open(old).base_loss_eps2)
+
+
+def test_an_older_index_that_lacks_a_file_stays_as_it_is(world):
+    before = tree(before_eps2(world))
+    assert main(["fisher", "--out", str(world)]) == 0
+    assert tree(world) == before and Index.open(world).base_loss_eps2 is None
 
 
 @pytest.mark.parametrize("verb", ["losses", "fisher", "gradients", "latents", "features"])
