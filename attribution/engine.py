@@ -215,8 +215,10 @@ class Engine(Reader):
     @cached_property
     def clip(self) -> ClipEncoder | None:
         """The index's CLIP, loaded when first asked for; None where it has none."""
-        path = self.index.clip_path
-        return None if path is None else ClipEncoder.load(path, self.denoiser.device)
+        index = self.index
+        if index.clip_path is None:
+            return None
+        return ClipEncoder.load(index.clip_path, self.denoiser.device, index.clip_revision)
 
     # -------------------------------------------------------------------------------------- inside
 

@@ -61,7 +61,12 @@ class ClipEncoder:
     device: torch.device
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> ClipEncoder:
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+    ) -> ClipEncoder:
         """A CLIPModel and its CLIPTokenizer from a folder or hub id, float32; UserError when it
         cannot be opened.
         """
@@ -71,9 +76,10 @@ class ClipEncoder:
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # the library never prints
         try:
-            model = CLIPModel.from_pretrained(path).float().eval().requires_grad_(False)
-            tokenizer = CLIPTokenizer.from_pretrained(path)
-            settings = _CLIP_DEFAULTS | read_settings(path)
+            model = CLIPModel.from_pretrained(path, revision=revision)
+            model = model.float().eval().requires_grad_(False)
+            tokenizer = CLIPTokenizer.from_pretrained(path, revision=revision)
+            settings = _CLIP_DEFAULTS | read_settings(path, revision)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"cannot open the CLIP model {path}: {str(error).splitlines()[0]}"

@@ -200,18 +200,28 @@ class Index:
     @property
     def model_revision(self) -> str | None:
         """The hub revision of the model; None for a folder."""
-        return (manifests.model_of(self.manifest) or {}).get("revision")
+        return self._revision("pipeline")
 
     @property
     def clip_path(self) -> str | Path | None:
-        """What ClipEncoder.load opens, or None for an index without CLIP rows."""
+        """What ClipEncoder.load opens, a folder or a hub id (with `clip_revision`); None for an
+        index without CLIP rows.
+        """
         return self._model("clip")
+
+    @property
+    def clip_revision(self) -> str | None:
+        """The hub revision of the CLIP; None for a folder."""
+        return self._revision("clip")
 
     def _model(self, role: str) -> str | Path | None:
         model = manifests.model_of(self.manifest, role)
         if model is None:
             return None
         return self.path / model["path"] if "path" in model else model["hub_id"]
+
+    def _revision(self, role: str) -> str | None:
+        return (manifests.model_of(self.manifest, role) or {}).get("revision")
 
     # ------------------------------------------------------------------ inside
 

@@ -105,7 +105,9 @@ def _mend(root: Path) -> str:
 
 
 def _check_model(root: Path, model: Mapping[str, Any], full: bool) -> None:
-    """A folder of the index is compared file by file; a hub model is checked where it is loaded."""
+    """A folder of the index is compared file by file; a hub model is loaded at its revision, a
+    commit, which is of no other files.
+    """
     if "path" not in model:
         return
     folder = root / model["path"]

@@ -141,9 +141,11 @@ class Build:
         rebuild = bool(self.args.rebuild)
         extras.begin(self.out, manifest, step, settings, command or step, rebuild=rebuild)
 
-    def install_encoder(self, name: str, model: str | Path) -> Path | str:
+    def install_encoder(
+        self, name: str, model: str | Path, revision: str | None = None
+    ) -> Path | str:
         """Put an encoder (folder or hub id) beside the index's models; where to load it from."""
-        return extras.install_encoder(self.out, name, model)
+        return extras.install_encoder(self.out, name, model, revision)
 
     # ------------------------------------------------------------------ records
 

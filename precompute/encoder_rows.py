@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     encoder = ClassTokenEncoder.load(where, job.device, entry.get("revision"))  # or refused, first
     settings = {key: entry[key] for key in ("hub_id", "revision", "sha256") if key in entry}
     job.extra(name, settings, f"features --encoder {name}")
-    job.install_encoder(name, where)
+    job.install_encoder(name, where, entry.get("revision"))
     _rows(job, name, {"encoder": entry["sha256"]}, encoder.images)
 
 

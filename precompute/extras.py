@@ -88,12 +88,14 @@ def forget_damaged(out: Path, step: str) -> None:
         _write(out, note | {"steps": note["steps"] | {step: entry | {"files": files}}})
 
 
-def install_encoder(out: Path, name: str, model: str | Path) -> Path | str:
-    """Copy the encoder in the folder `model` to encoders/<name>, or note a hub id.
+def install_encoder(
+    out: Path, name: str, model: str | Path, revision: str | None = None
+) -> Path | str:
+    """Copy the encoder in the folder `model` to encoders/<name>, or note a hub id and its revision.
 
     Returns the folder of the index, or the hub id. UserError when there is no such model.
     """
-    folder, hub = models.located(str(model), None, pipeline=False)
+    folder, hub = models.located(str(model), revision, pipeline=False)
     place = f"{layout.ENCODERS}/{name}"
     entry = models.entry(name, folder, None if hub else place) | hub
     source = entry.pop("_from", None)

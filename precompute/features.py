@@ -59,7 +59,7 @@ def _make(
         return []
     if not encoders:  # loaded for the first shard that needs it
         where = job.out / clip["path"] if "path" in clip else clip["hub_id"]
-        encoders.append(ClipEncoder.load(where, job.device))
+        encoders.append(ClipEncoder.load(where, job.device, clip.get("revision")))
     rows: dict[str, list[Tensor]] = {CLIP: [], "clip-text": []}
     images = iterate_images(work.file(layout.RECORDS), "captions")
     while batch := list(islice(images, _BATCH)):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import (
@@ -69,7 +72,7 @@ def parquet_set(path: Path, count: int = 7, *, nested: bool = False) -> Path:
     return path
 
 
-def tiny_clip(folder: Path) -> Path:
+def tiny_clip(folder: Path, seed: int = 0) -> Path:
     """A CLIPModel with one layer a tower, 16 px, 12 dimensions, and its tokenizer."""
     tokenizer = tiny_tokenizer()
     tower = {
@@ -86,7 +89,7 @@ def tiny_clip(folder: Path) -> Path:
         projection_dim=12,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         CLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -99,6 +102,23 @@ def make_index(out: Path, model: Path, data: Path, *more: str) -> Path:
     )
     assert code == 0
     return out
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Callable[[str, Path], str]:
+    """A hub out of reach with a cache at `cache`: publish(hub id, folder) puts a folder there as
+    the newest revision, and returns that."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def publish(hub_id: str, folder: Path) -> str:
+        place = cache / f"models--{hub_id.replace('/', '--')}"
+        revision = f"{len(list(place.glob('snapshots/*'))):040x}"
+        shutil.copytree(folder, place / "snapshots" / revision)
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / "main").write_text(revision)
+        return revision
+
+    return publish
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -70,7 +70,7 @@ def encoder_sha256(index: Index, name: str) -> str:
 def encoder(index: Index, name: str, device: str) -> Encode:
     """What turns pictures into the features of the index's rows."""
     if name == "clip":
-        return ClipEncoder.load(index.clip_path or "", device).images
+        return ClipEncoder.load(index.clip_path or "", device, index.clip_revision).images
     from attribution.encoders import encoder_of
 
     return encoder_of(index, name, device).images
