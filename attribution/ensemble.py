@@ -44,13 +44,21 @@ def with_unet(denoiser: Denoiser, folder: str | Path) -> Denoiser:
 
 
 def members(denoiser: Denoiser, index: Index, settings: Mapping[str, Any]) -> list[Denoiser]:
-    """The index's own model and those its rows were made with besides; UserError if one is gone."""
+    """The index's own model and those its rows were made with besides; UserError if one is gone or
+    another. Opening the index has compared their files with the hashes it states.
+    """
     found = [denoiser]
     models: Sequence[Mapping[str, str]] = settings["models"]
     for model in models:
         place = index.encoder(model["name"])
         if place is None:
             raise UserError(f"the index {index.path} has lost the model {model['name']}")
+        if index.extras.encoders[model["name"]]["sha256"] != model["sha256"]:
+            raise UserError(
+                f"the index {index.path} has another model {model['name']} than its rows were "
+                f"made with: run `python -m precompute trak --out {index.path} --rebuild --models "
+                "DIR_OR_HUB_ID ...`"
+            )
         found.append(with_unet(denoiser, place))
     return found
 

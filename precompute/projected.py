@@ -78,9 +78,9 @@ class Verb:
         job = Build.beside(args)
         maker = _Maker(job, self)
         settings = maker.resolve(unets)
+        job.extra(self.step, settings)  # first: rows of other models count no more from here on
         for name, folder in (unets or {}).items():
             job.install_encoder(name, folder)
-        job.extra(self.step, settings)
         job.over_shards(
             self.step,
             lambda work: {
@@ -218,9 +218,7 @@ class _Maker:
         """Each model with its projection, loaded for the first shard that needs them."""
         if not self._members:
             view = self._view()
-            folders = [
-                self.job.out / layout.ENCODERS / model["name"] for model in self.settings["models"]
-            ]
+            folders = (self._folder(model) for model in self.settings["models"])
             models = [view, *(with_unet(view, folder) for folder in folders)]
             names = parameter_names(view.unet, self.settings["weights"])
             shapes = {name: tuple(view.unet.get_parameter(name).shape) for name in names}
@@ -229,6 +227,16 @@ class _Maker:
                 for number, model in enumerate(models)
             ]
         return self._members
+
+    def _folder(self, model: Mapping[str, str]) -> Path:
+        """Where one of the models is; UserError where a killed run did not put it there."""
+        folder = self.job.out / layout.ENCODERS / model["name"]
+        if table_hash(model_table(folder)) != model["sha256"]:
+            raise UserError(
+                f"{folder} is not the model that the {self.verb.step} rows of {self.job.out} were "
+                "begun with: name the models again, with --models"
+            )
+        return folder
 
 
 def begun_settings(out: Path, step: str) -> dict[str, Any]:

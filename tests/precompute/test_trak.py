@@ -15,7 +15,9 @@ from attribution.gradients import per_sample_gradients
 from attribution.index import Index
 from attribution.projection import BlockProjection
 from attribution.weights import parameter_names
+from precompute import extras
 from precompute.__main__ import main
+from precompute.build import Build
 from precompute.record_gradients import chunk_rows
 from precompute.records import ShardRecords
 from precompute.shards import existing, shard
@@ -214,6 +216,39 @@ def test_a_model_with_another_autoencoder_is_refused(world, tmp_path, capsys):
     assert main(["trak", "--out", str(world), "--models", str(tmp_path / "other")]) == 2
     assert "another VAE" in capsys.readouterr().err
     assert not (world / layout.ENCODERS).exists()
+
+
+def test_models_changed_by_a_killed_run_leave_no_rows_of_others(
+    world, tiny_model, tmp_path, monkeypatch, capsys
+):
+    others = [other_unet(tiny_model, tmp_path / name, seed) for name, seed in (("a", 1), ("b", 2))]
+    verb = ["trak", "--out", str(world), *DIM]
+    assert main([*verb, "--models", str(others[0])]) == 0
+    old = rows_of(world, "trak-1")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    again = [*verb, "--rebuild", "--models", str(others[1])]
+    with monkeypatch.context() as patch:
+        patch.setattr(extras, "install_encoder", killed)
+        assert main(again) == 130
+    assert not Index.open(world, "full").has_rows("trak")
+    assert main(verb) == 2  # the model they are begun with is not there
+    assert "encoders/trak-1 is not the model" in capsys.readouterr().err
+    assert main(again) == 0
+    assert Index.open(world, "full").has_rows("trak") and rows_of(world, "trak-1") != old
+    monkeypatch.setattr(Build, "extra", killed)
+    before = tree(world)
+    assert main([*verb, "--rebuild", "--models", str(others[0])]) == 130
+    assert tree(world) == before
+
+
+def other_unet(model, folder, seed):
+    """The pipeline with another UNet."""
+    shutil.copytree(model, folder)
+    tiny_pipeline("v_prediction", seed=seed).unet.save_pretrained(folder / "unet")
+    return folder
 
 
 def test_an_unfinished_index_takes_no_rows(world, capsys):

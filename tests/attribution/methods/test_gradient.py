@@ -16,6 +16,7 @@ from attribution.index import Index
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.regions import query_weights
 from attribution.types import Attribution, Progress, Query, Region, UserError
+from precompute import extras
 from precompute.__main__ import main
 from tests.attribution.methods import dense
 from tests.attribution.test_unlearning import assert_same, snapshot
@@ -226,6 +227,15 @@ def test_an_ensemble_averages_its_models(ensemble, query, name, rows):
     found = answer(context, name, query)
     assert found.params["models"] == 2
     assert_is(found, scores, context.index.train_rows)
+
+
+def test_a_model_in_the_place_of_one_of_them_is_refused(ensemble, tiny_model, query, tmp_path):
+    """Also where every file is the one that the index states."""
+    world = shutil.copytree(ensemble[0].index.path, tmp_path / "index")
+    extras.install_encoder(world, "trak-1", tiny_model / "unet")
+    Index.open(world, "full")
+    with pytest.raises(UserError, match="another model trak-1 than its rows were made with"):
+        answer(opened(world), "trak", query)
 
 
 @pytest.fixture(scope="module")
