@@ -8,15 +8,18 @@ an extra made with another model or other records counts as absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attribution import layout
 from attribution.integrity import check_table, read_json
+from attribution.types import UserError
 
 Table = dict[str, Any]
+# What a step's entry has beside its files: in the index's note, and in a shard's.
+_OF_INDEX, _OF_SHARD = ("index_hash", "command", "settings"), ("key",)
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ class Extras:
     @classmethod
     def read(cls, root: Path, index_hash: str, n_shards: int) -> Extras:
         """What is noted there; UserError for a note that cannot be read."""
-        own = _note(root / layout.EXTRAS)
+        own = read_note(root / layout.EXTRAS)
         names = (layout.shard_name(number) for number in range(n_shards))
-        shards = (_note(root / layout.SHARDS / name / layout.EXTRAS) for name in names)
+        folders = (root / layout.SHARDS / name for name in names)
+        shards = (read_note(folder / layout.EXTRAS, of_shard=True) for folder in folders)
         steps, encoders = own.get("steps", {}), own.get("encoders", {})
         tables = tuple(note.get("steps", {}) for note in shards)
         return cls(root, index_hash, steps, encoders, tables)
@@ -73,8 +77,50 @@ class Extras:
                 check_table(folder, files, full=full, mend=_mend(entry))
 
 
-def _note(path: Path) -> Table:
-    return read_json(path) if path.is_file() else {}
+def read_note(path: Path, *, of_shard: bool = False) -> Table:
+    """An extras.json, empty where there is none; UserError for one that cannot be read or is not of
+    the form above.
+    """
+    note = read_json(path) if path.is_file() else {}
+    if fault := next(_faults(note, _OF_SHARD if of_shard else _OF_INDEX), ""):
+        raise UserError(
+            f"{path} is malformed: {fault}. Restore it, or delete it and make again what it noted"
+        )
+    return note
+
+
+def _faults(note: Table, needed: tuple[str, ...]) -> Iterator[str]:
+    """What about a note is not of its form."""
+    for kind in ("steps", "encoders"):
+        if not isinstance(note.get(kind, {}), dict):
+            yield f"its {kind} are no object"
+            return
+    for name, entry in note.get("steps", {}).items():
+        yield from _lacking(f"the step {name}", entry, needed)
+    for name, entry in note.get("encoders", {}).items():
+        yield from _lacking(f"the encoder {name}", entry, ("sha256",))
+        if not isinstance(entry.get("path", entry.get("hub_id")), str):
+            yield f"the encoder {name} has neither path nor hub_id"
+
+
+def _lacking(what: str, entry: Any, needed: tuple[str, ...]) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield f"{what} is no object"
+        return
+    yield from (f"{what} has no {name}" for name in needed if name not in entry)
+    files, settings = entry.get("files", {}), entry.get("settings", {})
+    if not isinstance(settings, dict):
+        yield f"the settings of {what} are no object"
+    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
+        yield f"the files of {what} are no table of sizes and hashes"
+
+
+def _is_entry(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("bytes"), int)
+        and isinstance(value.get("sha256"), str)
+    )
 
 
 def _mend(entry: Mapping[str, Any]) -> str:

@@ -16,12 +16,17 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """'auto' is CUDA where there is one, else the CPU; UserError for a CUDA that is not there."""
+    """'auto' is CUDA where there is one, else the CPU; UserError for a CUDA that is not there, and
+    for a device of no other kind.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device {device!r}: choose auto, cpu or cuda") from None
 
 
 def load_pipeline(model: str | Path, revision: str | None) -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attribution import layout
-from attribution.integrity import damage, entry_of, model_files, read_json
+from attribution.extras import read_note
+from attribution.integrity import damage, entry_of, model_files
 from attribution.types import UserError
 from precompute import models
 from precompute.shards import existing, write_json
@@ -118,8 +119,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _read(out: Path) -> dict[str, Any]:
-    path = out / layout.EXTRAS
-    return {"steps": {}, "encoders": {}} | (read_json(path) if path.is_file() else {})
+    return {"steps": {}, "encoders": {}} | read_note(out / layout.EXTRAS)
 
 
 def _write(out: Path, note: Mapping[str, Any]) -> None:

@@ -23,8 +23,9 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.denoiser import Denoiser
 from attribution.ensemble import rows_name, with_unet
+from attribution.extras import read_note
 from attribution.gradients import Gradients
-from attribution.integrity import model_table, read_json, table_hash
+from attribution.integrity import model_table, table_hash
 from attribution.projection import BlockProjection, share_dimensions
 from attribution.types import UserError
 from attribution.validate import whole_numbers
@@ -243,8 +244,7 @@ def begun_settings(out: Path, step: str) -> dict[str, Any]:
     """What a step was begun with; empty where it was not. A step begun for another model of the
     index keeps its widths and scale: they only have to be about right.
     """
-    path = out / layout.EXTRAS
-    note = read_json(path) if path.is_file() else {}
+    note = read_note(out / layout.EXTRAS)
     settings: dict[str, Any] = note.get("steps", {}).get(step, {}).get("settings", {})
     return settings
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from attribution import layout
+from attribution.extras import read_note
 from attribution.integrity import Entry, damage, entry_of, read_json
 from attribution.types import UserError
 
@@ -81,7 +82,7 @@ class Work:
     def extras(self) -> dict[str, Any]:
         """The contents of extras.json, done.json's like for steps beside the core ones."""
         try:
-            return read_json(self.file(layout.EXTRAS))
+            return {"steps": {}} | read_note(self.file(layout.EXTRAS), of_shard=True)
         except UserError:
             return {"steps": {}}
 

@@ -13,6 +13,7 @@ from attribution import layout
 from attribution.index import Index
 from attribution.types import UserError
 from precompute import extras, options
+from precompute.__main__ import main
 from precompute.build import Build
 from precompute.shards import existing, write_npy
 from tests.precompute.worlds import image_folder, make_index, tiny_clip
@@ -139,6 +140,44 @@ def test_encoders_are_copied_and_checked(world, tmp_path):
         Index.open(world)
     with pytest.raises(UserError, match="no model at"):
         job(world).install_encoder("lost", tmp_path / "nowhere")
+
+
+ENTRY = {"index_hash": "0", "command": "c", "settings": {}, "files": {}}
+
+
+@pytest.mark.parametrize(
+    ("note", "says"),
+    [
+        ({"steps": []}, "its steps are no object"),
+        ({"encoders": [1]}, "its encoders are no object"),
+        ({"steps": {"a": []}}, "the step a is no object"),
+        ({"steps": {"a": {k: v for k, v in ENTRY.items() if k != "command"}}}, "has no command"),
+        ({"steps": {"a": ENTRY | {"settings": [1]}}}, "the settings of the step a"),
+        ({"steps": {"a": ENTRY | {"files": {"b": {}}}}}, "the files of the step a"),
+        ({"steps": {"a": ENTRY | {"files": {"b": {"bytes": "1", "sha256": "2"}}}}}, "files of the"),
+        ({"encoders": {"a": {"sha256": "0"}}}, "neither path nor hub_id"),
+        ({"encoders": {"a": {"sha256": "0", "path": 1}}}, "neither path nor hub_id"),
+        ({"encoders": {"a": {"path": "a"}}}, "the encoder a has no sha256"),
+    ],
+)
+def test_a_malformed_note_is_refused_in_one_line(world, capsys, note, says):
+    (world / layout.EXTRAS).write_text(json.dumps(note))
+    with pytest.raises(UserError, match=f"extras.json is malformed: .*{says}") as error:
+        Index.open(world)
+    assert "\n" not in str(error.value)
+    for verb in ("dtrak", "variants"):
+        assert main([verb, "--out", str(world)]) == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_malformed_note_of_a_shard_has_its_step_made_again(world):
+    add(world)
+    path = world / "shards/00001" / layout.EXTRAS
+    path.write_text(json.dumps({"steps": {STEP: []}}))
+    with pytest.raises(UserError, match=r"00001.extras.json is malformed: the step twos"):
+        Index.open(world)
+    add(world)
+    assert Index.open(world, "full").has_rows("twos")
 
 
 def test_files_of_no_shard(world):

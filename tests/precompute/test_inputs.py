@@ -181,6 +181,7 @@ def test_unreadable_images_can_be_skipped(tmp_path, tiny_model, capsys):
     [
         (["--data", "nowhere"], "no training set at nowhere"),
         (["--model", "nowhere"], "no model at nowhere: expected a folder or a hub id"),
+        (["--device", "gpu"], "device 'gpu': choose auto, cpu or cuda"),
         (["--shard-size", "0"], "--shard-size 0: at least 1"),
         (["--timestep-stride", "5000"], "--timestep-stride 5000"),
     ],
