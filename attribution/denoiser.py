@@ -23,7 +23,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attribution.pipelines import check_supported, choose_device, load_pipeline, tune
+from attribution.pipelines import (
+    check_supported,
+    choose_device,
+    latent_side,
+    load_pipeline,
+    tune,
+)
 from attribution.precision import FLOAT32, Precision
 from attribution.regions import placement
 from attribution.types import UserError
@@ -93,8 +99,7 @@ class Denoiser:
             module.eval().requires_grad_(False)
         tune(pipe.unet, where)
         unet, scale = pipe.unet, 2 ** (len(pipe.vae.config.block_out_channels) - 1)
-        side = unet.config.sample_size
-        height, width = side if isinstance(side, (tuple, list)) else (side, side)
+        side = latent_side(unet.config.sample_size)
         return cls(
             pipeline=pipe,
             unet=unet,
@@ -103,8 +108,8 @@ class Denoiser:
             tokenizer=pipe.tokenizer,
             scheduler=pipe.scheduler,
             prediction_type=pipe.scheduler.config.prediction_type,
-            resolution=height * scale,
-            latent_shape=(unet.config.in_channels, height, width),
+            resolution=side * scale,
+            latent_shape=(unet.config.in_channels, side, side),
             n_train_timesteps=pipe.scheduler.config.num_train_timesteps,
             device=where,
             dtype=unet.dtype,

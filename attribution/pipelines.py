@@ -62,6 +62,21 @@ def check_supported(pipe: Any) -> None:
         raise UserError(
             "unsupported model: only text-conditioned UNets of the Stable Diffusion 1/2 type"
         )
+    latent_side(unet.sample_size)
+
+
+def latent_side(sample_size: Any) -> int:
+    """Cells a side of a UNet's latents, by `sample_size` of its configuration; UserError where it
+    says none, or is not square: pictures are padded to a square.
+    """
+    sides = set(sample_size) if isinstance(sample_size, (tuple, list)) else {sample_size}
+    side = sides.pop() if len(sides) == 1 else None
+    if not isinstance(side, int):
+        raise UserError(
+            f"unsupported model: its UNet's sample_size is {sample_size}; only a square one is "
+            "supported"
+        )
+    return side
 
 
 def tune(unet: Any, device: torch.device) -> None:

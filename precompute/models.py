@@ -11,6 +11,7 @@ from typing import Any
 from attribution import layout
 from attribution.integrity import entry_of, model_files, model_table, read_json, table_hash
 from attribution.manifest import model_of
+from attribution.pipelines import latent_side
 from attribution.types import UserError
 
 CLIP = "clip"
@@ -98,13 +99,12 @@ def _facts(folder: Path) -> dict[str, Any]:
         read_json(folder / name)
         for name in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
     )
-    size = unet.get("sample_size") or 64
-    height, width = size if isinstance(size, list) else (size, size)
+    side = latent_side(unet.get("sample_size"))
     scale = 2 ** (len(vae.get("block_out_channels", (0,))) - 1)
     return {
         "prediction_type": scheduler.get("prediction_type", "epsilon"),
-        "resolution": height * scale,
-        "latent_shape": [unet.get("in_channels", 4), height, width],
+        "resolution": side * scale,
+        "latent_shape": [unet.get("in_channels", 4), side, side],
         "n_train_timesteps": scheduler.get("num_train_timesteps", 1000),
     }
 

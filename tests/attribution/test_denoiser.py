@@ -147,3 +147,13 @@ def test_missing_or_unsupported_models_are_refused_in_one_line(tmp_path):
     pipe.scheduler.register_to_config(prediction_type="flow")
     with pytest.raises(UserError, match="prediction_type"):
         Denoiser.from_pipeline(pipe)
+
+
+@pytest.mark.parametrize("size", [None, [8, 16]])
+def test_a_unet_without_one_square_size_is_refused_in_one_line(size):
+    pipe = tiny_pipeline()
+    pipe.unet.register_to_config(sample_size=size)
+    with pytest.raises(UserError, match=r"sample_size is .*; only a square one is supported$"):
+        Denoiser.from_pipeline(pipe)
+    pipe.unet.register_to_config(sample_size=[8, 8])
+    assert Denoiser.from_pipeline(pipe).latent_shape == (4, 8, 8)

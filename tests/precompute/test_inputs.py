@@ -5,6 +5,7 @@ the place.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -190,6 +191,18 @@ def test_bad_arguments(tmp_path, tiny_model, capsys, arguments, message):
     data = image_folder(tmp_path / "data", 2, held_out=0)
     assert _dataset(tmp_path / "out", tiny_model, data, *arguments) == 2
     assert message in _line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [None, [8, 16]])
+def test_a_model_without_one_square_size_is_refused(tmp_path, tiny_model, capsys, size):
+    """As Denoiser.load refuses it: before anything is written."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    config = model / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": size}))
+    data = image_folder(tmp_path / "data", 2, held_out=0)
+    assert _dataset(tmp_path / "out", model, data) == 2
+    assert f"sample_size is {size}; only a square one" in _line(capsys)
     assert not (tmp_path / "out").exists()
 
 
