@@ -241,6 +241,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o777 & ~_umask())
+        if path.is_dir():
+            path.rmdir()  # empty; Windows renames onto no folder
         os.rename(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -149,6 +149,6 @@ def save(path: Path, state: Mapping[str, Tensor], about: dict[str, str] | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     save_file({name: state[name].contiguous() for name in sorted(state)}, part, metadata=about)
-    with part.open("rb") as file:
+    with part.open("r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     part.replace(path)

@@ -96,7 +96,6 @@ class _Team(Generic[T]):
             self._give(connection, busy[connection])
         while busy:
             for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
                 try:
                     event = self._heard(connection, busy[connection])
                 except (UserError, RuntimeError) as error:

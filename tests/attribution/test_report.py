@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,21 @@ def test_existing_things_are_not_overwritten(tmp_path: Path) -> None:
         with pytest.raises(UserError), report.new_folder(bad):
             pass
     assert (tmp_path / "empty" / "a").read_text() == "x"
+
+
+def test_an_empty_folder_gives_way_where_none_may_be_renamed_onto(tmp_path, monkeypatch) -> None:
+    """As on Windows."""
+
+    def rename(source: Path, target: Path, of=os.rename) -> None:
+        if target.exists():
+            raise FileExistsError(17, "Cannot create a file when that file already exists")
+        of(source, target)
+
+    monkeypatch.setattr(report.os, "rename", rename)
+    (tmp_path / "empty").mkdir()
+    with report.new_folder(tmp_path / "empty") as folder:
+        (folder / "a").write_text("x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty", "a"]
 
 
 def test_file_names_are_safe_and_distinct() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,25 @@ def test_every_task_is_done_once_and_in_order(tmp_path, workers):
         assert {threads for _, threads in notes} == {"1"}
         assert str(os.getpid()) not in {pid for pid, _ in notes}
         assert {line["threads"] for line in results.values()} == {"1"}
+
+
+class PipeConnection:
+    """A connection of no class of this system's, as Pipe() makes them on Windows."""
+
+    def __init__(self, inner: Connection) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+
+def test_any_kind_of_connection_will_do(tmp_path, monkeypatch):
+    def pipe(context, duplex=True):
+        own, theirs = Pipe(duplex)
+        return PipeConnection(own), theirs
+
+    monkeypatch.setattr(SpawnContext, "Pipe", pipe)
+    assert [event.result["square"] for event in events([3], tmp_path, 1) if event.result] == [9]
 
 
 def test_the_environment_is_as_before(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from attribution.unlearning import applied
 from attribution.weights import parameter_names
 from precompute.__main__ import main
 from precompute.fisher import caption_drawn
-from precompute.sampled import Sampled, chosen
+from precompute.sampled import Sampled, chosen, save
 from tests.precompute.worlds import image_folder, make_index, saved_curvature
 from tests.tiny import LATENT_SHAPE, tiny_images
 
@@ -341,3 +341,15 @@ def test_again_other_settings_and_damage(world, capsys):
         Index.open(world)
     assert variant(world, "--samples", "4") == 0 and path.read_bytes() == content
     assert variant(world, "--samples", "0") == 2
+
+
+def test_what_is_synced_is_open_for_writing(tmp_path, monkeypatch):
+    """Windows refuses to sync a file that is open for reading alone."""
+
+    def sync(handle: int, of=os.fsync) -> None:
+        os.write(handle, b"")  # fails where it may not be written
+        of(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    save(tmp_path / "a.safetensors", {"a": torch.ones(2)})
+    assert (tmp_path / "a.safetensors").is_file()
