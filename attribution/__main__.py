@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults, report, validate
+from attribution.commands import Parser, one_line, quiet_libraries
 from attribution.detection import words
 from attribution.detection.protocol import THRESHOLD, Found
 from attribution.images import read_image
@@ -32,19 +33,13 @@ if TYPE_CHECKING:  # loading torch takes seconds that bad input need not wait fo
 T = TypeVar("T")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line instead of argparse's usage block."""
-        raise UserError(f"{message} (see --help)")
-
-
 def main(argv: list[str] | None = None) -> int:
     """0 when the answer is written, 2 for bad input with one line on stderr, 130 interrupted."""
     try:
         _quiet()
         _run(_parser().parse_args(argv))
     except UserError as error:
-        print("attribution:", " ".join(str(error).split()), file=sys.stderr)
+        print("attribution:", one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("attribution: stopped, nothing written", file=sys.stderr)
@@ -53,9 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        "python -m attribution", description="Which training images made this picture?"
-    )
+    parser = Parser("python -m attribution", description="Which training images made this picture?")
     add = parser.add_argument
     add("--index", required=True, metavar="DIR", help="the index: model, records, base losses")
     add("--prompt", required=True, metavar="TEXT", help="what the picture was made from")
@@ -203,9 +196,7 @@ class _Bars:
 
 
 def _quiet() -> None:
-    """The libraries' own notices would bury the one line a user is owed."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet_libraries()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
     logging.captureWarnings(True)

@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from attribution.features import unit
 from attribution.index import Index
 from attribution.preprocessing import Preprocessing, read_settings
+from attribution.quiet import quiet_loading
 from attribution.types import UserError
 
 # model_type of config.json → its class in transformers, and arguments of its own
@@ -50,7 +50,7 @@ class ClassTokenEncoder:
         lacks weights.
         """
         try:
-            with _quiet():
+            with quiet_loading():
                 network = _opened(model, revision)
                 settings = read_settings(model, revision)
         except (OSError, ValueError, RuntimeError) as error:
@@ -101,19 +101,3 @@ def _opened(model: str | Path, revision: str | None) -> Any:
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
     return network
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers without progress bars and warnings: the library never prints."""
-    from transformers.utils import logging
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from attribution.preprocessing import Preprocessing, read_settings
+from attribution.quiet import quiet_loading
 from attribution.types import UserError
 
 PIXEL_SIDE = 16
@@ -70,26 +71,20 @@ class ClipEncoder:
         """A CLIPModel and its CLIPTokenizer from a folder or hub id, float32; UserError when it
         cannot be opened.
         """
-        from transformers import CLIPModel, CLIPTokenizer
-        from transformers.utils import logging
-
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # the library never prints
         try:
-            model = CLIPModel.from_pretrained(path, revision=revision)
-            model = model.float().eval().requires_grad_(False)
-            tokenizer = CLIPTokenizer.from_pretrained(path, revision=revision)
-            settings = _CLIP_DEFAULTS | read_settings(path, revision)
+            with quiet_loading():
+                from transformers import CLIPModel, CLIPTokenizer
+
+                model = CLIPModel.from_pretrained(path, revision=revision)
+                tokenizer = CLIPTokenizer.from_pretrained(path, revision=revision)
+                settings = _CLIP_DEFAULTS | read_settings(path, revision)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"cannot open the CLIP model {path}: {str(error).splitlines()[0]}"
             ) from None
-        finally:
-            if shown:
-                logging.enable_progress_bar()
         side = model.config.vision_config.image_size
         return cls(
-            model=model.to(device),
+            model=model.float().eval().requires_grad_(False).to(device),
             tokenizer=tokenizer,
             preprocessing=Preprocessing.of(_whole(settings), side),
             device=torch.device(device),

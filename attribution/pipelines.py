@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from attribution.allocator import keep_freed_memory
+from attribution.quiet import quiet_loading
 from attribution.types import UserError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -31,12 +30,12 @@ def choose_device(device: str = "auto") -> torch.device:
 
 def load_pipeline(model: str | Path, revision: str | None) -> Any:
     """A StableDiffusionPipeline from a local folder or hub id; UserError if it cannot be opened."""
-    from diffusers import StableDiffusionPipeline
-
     if not Path(model).exists() and str(model).count("/") != 1:
         raise UserError(f"no model at {model}: not a diffusers pipeline folder or a hub id")
     try:
         with quiet_loading():
+            from diffusers import StableDiffusionPipeline
+
             return StableDiffusionPipeline.from_pretrained(
                 str(model), revision=revision, safety_checker=None, requires_safety_checker=False
             )
@@ -88,20 +87,3 @@ def tune(unet: Any, device: torch.device) -> None:
     elif device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No progress bars while a model loads: the library never prints."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    loggings = [diffusers_logging, transformers_logging]
-    shown = [log for log in loggings if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()

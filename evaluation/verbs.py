@@ -5,13 +5,12 @@ summary.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
+from attribution.commands import Parser, one_line, quiet_libraries
 from attribution.types import UserError
 from evaluation import results
 from evaluation.arguments import count
@@ -30,28 +29,20 @@ def main(program: str, verbs: Verbs, argv: list[str] | None = None) -> int:
     if argv[0] not in verbs:
         print(f"{program}: no verb {argv[0]!r}; one of: {', '.join(verbs)}", file=sys.stderr)
         return 2
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")  # before they are imported: they warn when they are
+    quiet_libraries()
     module = import_module(verbs[argv[0]][0])
-    parser = _Parser(f"python -m {program} {argv[0]}", description=module.__doc__)
+    parser = Parser(f"python -m {program} {argv[0]}", description=module.__doc__)
     add_common(parser)
     module.add_arguments(parser)
     try:
         _run(module, argv[0], parser.parse_args(argv[1:]))
     except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
-        print(f"{program} {argv[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program} {argv[0]}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
         return 130
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """One whose errors are a line, like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help tells what there is)")
 
 
 def _usage(program: str, verbs: Verbs) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib import import_module
 
+from attribution.commands import Parser, one_line, quiet_libraries
 from attribution.types import UserError
 
 # verb -> (module, one line of help); a verb's imports are paid only by its own runs.
@@ -52,16 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in VERBS:
         print(f"precompute: no verb {argv[0]!r}; one of: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    quiet_libraries()
     module = import_module(VERBS[argv[0]][0])
-    parser = argparse.ArgumentParser(f"python -m precompute {argv[0]}", description=module.__doc__)
+    parser = Parser(f"python -m precompute {argv[0]}", description=module.__doc__)
     module.add_arguments(parser)
     try:
         module.run(parser.parse_args(argv[1:]))
-    except UserError as error:
-        print(f"precompute {argv[0]}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"precompute {argv[0]}: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
+        print(f"precompute {argv[0]}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)

@@ -12,6 +12,7 @@ from attribution import layout
 from attribution.integrity import entry_of, model_files, model_table, read_json, table_hash
 from attribution.manifest import model_of
 from attribution.pipelines import latent_side
+from attribution.quiet import quiet_loading
 from attribution.types import UserError
 
 CLIP = "clip"
@@ -79,7 +80,8 @@ def located(
 
 def _downloaded(model: str, revision: str | None, pipeline: bool) -> str:
     if pipeline:
-        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+        with quiet_loading():
+            from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
         return str(DiffusionPipeline.download(model, revision=revision, use_safetensors=True))
     from huggingface_hub import snapshot_download

@@ -32,8 +32,8 @@ from attribution.detection.protocol import (
     Detection,
     Found,
 )
-from attribution.pipelines import quiet_loading
 from attribution.preprocessing import read_settings
+from attribution.quiet import quiet_loading
 from attribution.types import Progress, Query, UserError
 
 HUB_ID = "IDEA-Research/grounding-dino-tiny"

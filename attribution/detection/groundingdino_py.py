@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attribution.detection.grounding_dino import Grounder, encode, to_pixels
 from attribution.detection.words import as_prompt
-from attribution.pipelines import quiet_loading
+from attribution.quiet import quiet_loading
 from attribution.types import UserError
 
 WEIGHTS = "WHENCE_GROUNDINGDINO_WEIGHTS"  # a .pth or .safetensors file

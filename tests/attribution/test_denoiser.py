@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +16,8 @@ from attribution.delta import applied
 from attribution.denoiser import Denoiser
 from attribution.types import Cancelled, UserError
 from tests.tiny import LATENT_SHAPE, RESOLUTION, TEXT_DIM, TOKENS, tiny_images, tiny_pipeline
+
+ROOT = Path(__file__).parents[2]
 
 
 def _batch(denoiser, n=3):
@@ -147,6 +154,17 @@ def test_missing_or_unsupported_models_are_refused_in_one_line(tmp_path):
     pipe.scheduler.register_to_config(prediction_type="flow")
     with pytest.raises(UserError, match="prediction_type"):
         Denoiser.from_pipeline(pipe)
+
+
+def test_loading_prints_nothing(tiny_model):
+    """Not what transformers says of a missing torchvision either, when it is imported."""
+    code = f"from attribution.denoiser import Denoiser; Denoiser.load({str(tiny_model)!r})"
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_VERBOSITY")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize("size", [None, [8, 16]])

@@ -194,6 +194,21 @@ def test_bad_arguments(tmp_path, tiny_model, capsys, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index"], "precompute index: the following arguments are required: --out (see --help)"),
+        (["losses", "--out", "x", "--seed", "a"], "argument --seed: invalid int value: 'a'"),
+        (["variants", "--out", "x", "--objective", "b"], "argument --objective: invalid choice"),
+        (["recipe", "openclipart", "--what"], "precompute recipe: "),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
 @pytest.mark.parametrize("size", [None, [8, 16]])
 def test_a_model_without_one_square_size_is_refused(tmp_path, tiny_model, capsys, size):
     """As Denoiser.load refuses it: before anything is written."""
