@@ -23,10 +23,18 @@ from attribution.denoiser import Denoiser
 from attribution.noise import keyed_noise, mirrored
 
 Rows = Sequence[int] | np.ndarray
+FLIPS = 2  # of a record: the image itself, and its mirror image
 TEXT_BYTES = 1 << 28
 # Latent numbers of one forward: 64 samples of 8 x 16 x 16 on a CPU, where more is hardly faster.
 CPU_NUMBERS, CUDA_NUMBERS, MOST_SAMPLES = 1 << 17, 1 << 20, 512
 BATCHES_PER_CHUNK = 4
+
+
+def timestep_grid(steps: int, stride: int) -> tuple[int, ...]:
+    """stride/2, stride·3/2, ... below `steps`: 50, 150, ..., 950 for 1000 and 100; empty where the
+    stride is too long.
+    """
+    return tuple(range(stride // 2, steps, stride))
 
 
 class RecordSource(Protocol):

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribution import defaults
 from attribution.pipelines import (
     check_supported,
     choose_device,
@@ -34,7 +35,6 @@ from attribution.precision import FLOAT32, Precision
 from attribution.regions import placement
 from attribution.types import UserError
 
-DEFAULT_GUIDANCE = 4.0
 OnStep = Callable[[int, int], None]
 Objective = Literal["loss", "eps2"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -244,8 +244,8 @@ class Denoiser:
         prompt: str,
         seed: int,
         *,
-        steps: int = 50,
-        guidance: float = DEFAULT_GUIDANCE,
+        steps: int = defaults.STEPS,
+        guidance: float = defaults.GUIDANCE,
         on_step: OnStep | None = None,
     ) -> Image.Image:
         """One 8-bit RGB image by DDIM; the same arguments give the same image.
@@ -262,8 +262,8 @@ class Denoiser:
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
-        steps: int = 50,
-        guidance: float = DEFAULT_GUIDANCE,
+        steps: int = defaults.STEPS,
+        guidance: float = defaults.GUIDANCE,
         on_step: OnStep | None = None,
     ) -> list[Image.Image]:
         """DDIM from initial noise drawn on the CPU by seed; guidance scale 1 is no guidance."""
@@ -281,8 +281,8 @@ class Denoiser:
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
-        steps: int = 50,
-        guidance: float = DEFAULT_GUIDANCE,
+        steps: int = defaults.STEPS,
+        guidance: float = defaults.GUIDANCE,
     ) -> Iterator[tuple[int, int] | list[Image.Image]]:
         """`generate_batch` step by step: (done, total) after each, the images last."""
         scheduler = self._ddim(steps)

@@ -14,7 +14,15 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from attribution.cells import Grid, RecordSource, TextStates, batch_errors, batch_size_for, batches
+from attribution.cells import (
+    FLIPS,
+    Grid,
+    RecordSource,
+    TextStates,
+    batch_errors,
+    batch_size_for,
+    batches,
+)
 from attribution.delta import applied
 from attribution.denoiser import Denoiser
 from attribution.reduce import reduce_cells
@@ -35,7 +43,7 @@ class ErrorMaps:
         for position, flip, error in zip(where[0], where[2], errors, strict=True):
             key = int(position)
             if key not in self._sums:
-                self._sums[key] = np.zeros((2, *error.shape), dtype=np.float64)
+                self._sums[key] = np.zeros((FLIPS, *error.shape), dtype=np.float64)
             self._sums[key][flip] += error
 
     def settle(self, positions: np.ndarray, cells: np.ndarray) -> None:

@@ -116,6 +116,15 @@ class Index:
             raise UserError(f"no record {record_id!r} in the index {self.path}")
         return row
 
+    def training_rows(self, names: Sequence[str]) -> np.ndarray:
+        """Rows of training records, int64; UserError for an unknown id or a held-out record."""
+        rows = np.array([self.row_of(name) for name in names], dtype=np.int64)
+        outside = np.setdiff1d(rows, self.train_rows)
+        if len(outside):
+            name = self.ids(outside[:1])[0]
+            raise UserError(f"record {name!r} is held out: it trained nothing")
+        return rows
+
     def ids(self, rows: Rows) -> list[str]:
         """Record ids of `rows`."""
         return [self.all_ids[int(row)] for row in rows]

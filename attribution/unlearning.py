@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attribution import defaults
-from attribution.cells import batch_size_for
+from attribution.cells import batch_size_for, timestep_grid
 from attribution.delta import Delta, applied
 from attribution.denoiser import OBJECTIVES, Denoiser, Objective
 from attribution.fisher import Curvature
@@ -98,7 +98,7 @@ class UnlearnConfig:
 
     def timesteps(self, n_train_timesteps: int) -> tuple[int, ...]:
         """The grid stride/2, stride·3/2, …: 50, 150, …, 950 by default; UserError: it is empty."""
-        found = tuple(range(self.stride // 2, n_train_timesteps, self.stride))
+        found = timestep_grid(n_train_timesteps, self.stride)
         _require(bool(found), f"stride {self.stride} leaves no timestep of {n_train_timesteps}")
         return found
 

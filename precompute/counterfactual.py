@@ -18,17 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution.cells import batch_size_for
+from attribution.cells import batch_size_for, timestep_grid
 from attribution.denoiser import Denoiser
 from attribution.noise import keyed_noise
 
 STRIDE = 5
 NAMESPACE = "evaluation"
-
-
-def timesteps(denoiser: Denoiser, stride: int = STRIDE) -> tuple[int, ...]:
-    """stride/2, stride·3/2, ...: the grid losses are measured on."""
-    return tuple(range(stride // 2, denoiser.n_train_timesteps, stride))
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ def losses(
     denoiser: Denoiser, pictures: Sequence[Picture], stride: int = STRIDE, seed: int = 0
 ) -> np.ndarray:
     """L(ẑ, θ) of each picture, float64 [n]."""
-    grid = timesteps(denoiser, stride)
+    grid = timestep_grid(denoiser.n_train_timesteps, stride)
     found = np.empty(len(pictures))
     for number, picture in enumerate(pictures):
         cond = denoiser.encode_text([picture.prompt])

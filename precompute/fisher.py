@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
+from attribution.cells import FLIPS
 from attribution.ekfac import EKFAC, Q_IN, Q_OUT, Covariances
 from attribution.fisher import COUNT, DiagonalFisher, fisher_draw, part_of
 from attribution.gradients import gradients_from_tokens, layer_tokens, per_sample_gradients
@@ -166,7 +167,7 @@ def _batches(job: Build, shard: Work, bar: tqdm) -> Iterator[Batch]:
     """(latents, cond, noise, timesteps) of a shard's training records, both flips."""
     records = ShardRecords.read(shard)
     for chunk in chunks(len(records), max(1, job.batch_size() // 4)):
-        cells = [(r, f) for r in chunk if records.train[r] for f in range(latents.FLIPS)]
+        cells = [(r, f) for r in chunk if records.train[r] for f in range(FLIPS)]
         if cells:
             yield _batch(job, records, chunk, cells)
         bar.update(len(chunk))
@@ -195,7 +196,7 @@ def _batch(job: Build, records: ShardRecords, chunk: range, cells: list[tuple[in
 def caption_drawn(count: int, record_id: str, flip: int, seed: int) -> int:
     """Which of a record's `count` captions goes with its draw: one each, as training would pick."""
     key = {"namespace": "fisher", "seed": seed, "record_id": record_id}
-    return keyed_integers(0, count, draw=latents.FLIPS + flip, **key) if count > 1 else 0
+    return keyed_integers(0, count, draw=FLIPS + flip, **key) if count > 1 else 0
 
 
 def _write(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
+from attribution.cells import FLIPS
 from attribution.fisher import DiagonalFisher
 from attribution.gradients import Gradients
 from attribution.projection import Projection
@@ -21,7 +22,6 @@ from attribution.types import UserError
 from attribution.weights import parameter_names
 from precompute import fisher, keys, steps
 from precompute.build import Build
-from precompute.latents import FLIPS
 from precompute.record_gradients import chunk_rows, records_at_once
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, write_npy

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from attribution import layout
+from attribution.cells import FLIPS
 from attribution.types import UserError
 from precompute import dataset, keys, steps
 from precompute.build import Build
@@ -21,7 +22,6 @@ from precompute.dataset import iterate_images
 from precompute.shards import Work, write_npy
 
 STEP = "latents"
-FLIPS = 2
 
 
 def build(job: Build) -> None:

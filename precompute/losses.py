@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
+from attribution.cells import FLIPS
 from attribution.noise import keyed_noise, mirrored
 from attribution.types import UserError
 from precompute import latents, steps
@@ -36,17 +37,13 @@ def build(job: Build) -> None:
 
 def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
     records, grid = ShardRecords.read(work), job.settings["timesteps"]
-    shape = (len(records), job.settings["dataset"]["captions"], latents.FLIPS, len(grid))
+    shape = (len(records), job.settings["dataset"]["captions"], FLIPS, len(grid))
     loss, power = (np.full(shape, np.nan, dtype=np.float32) for _ in range(2))
     size = job.batch_size()
     for chunk in chunks(len(records), max(1, size // len(grid))):
         states = records.text_states(job.denoiser, chunk)
         noise = chunk_noise(job, records, chunk)
-        keys = [
-            (r, k, f, i)
-            for r, k in states
-            for f, i in product(range(latents.FLIPS), range(len(grid)))
-        ]
+        keys = [(r, k, f, i) for r, k in states for f, i in product(range(FLIPS), range(len(grid)))]
         for piece in chunks(len(keys), size):
             cells = [keys[n] for n in piece]
             index = tuple(np.array(cells).T)

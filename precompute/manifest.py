@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution import layout
+from attribution.cells import timestep_grid
 from attribution.integrity import Entry, entry_of, read_json
 from attribution.manifest import check_version, index_hash
 from attribution.types import UserError
@@ -84,10 +85,10 @@ def _scheme() -> int:
 
 
 def grid(steps: int, stride: int) -> list[int]:
-    """Timesteps stride/2, 3 stride/2, ... below `steps`: 50, 150, ..., 950 for 1000 and 100."""
+    """The timesteps of base losses; UserError for a stride that leaves none."""
     if not 1 <= stride <= steps:
         raise UserError(f"--timestep-stride {stride}: choose 1 to {steps}")
-    return list(range(stride // 2, steps, stride))
+    return list(timestep_grid(steps, stride))
 
 
 def _timesteps(args: argparse.Namespace, old: Mapping[str, Any], steps: int) -> list[int]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
+from attribution.cells import FLIPS
 from attribution.denoiser import Denoiser
 from attribution.ensemble import rows_name, with_unet
 from attribution.extras import read_note
@@ -32,7 +33,6 @@ from attribution.validate import whole_numbers
 from attribution.weights import WEIGHT_SETS, parameter_names
 from precompute import options
 from precompute.build import Build
-from precompute.latents import FLIPS
 from precompute.record_gradients import Project, chunk_rows, records_at_once
 from precompute.records import ShardRecords, chunks
 from precompute.shards import Work, write_npy

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution.cells import FLIPS
 from attribution.denoiser import Denoiser
 from attribution.gradients import Gradients, per_sample_gradients
 from attribution.noise import keyed_noise, mirrored
-from precompute.latents import FLIPS
 from precompute.records import ShardRecords, chunks
 
 NAMESPACE = "train-gradient"

@@ -195,11 +195,7 @@ class Retrainer:
 
     def positions(self, without: Sequence[str]) -> list[int]:
         """Places of records among the training records; UserError for any other."""
-        rows = np.array([self.index.row_of(name) for name in without], dtype=np.int64)
-        outside = np.setdiff1d(rows, self.index.train_rows)
-        if len(outside):
-            name = self.index.ids(outside[:1])[0]
-            raise UserError(f"record {name!r} is held out: it trained nothing")
+        rows = self.index.training_rows(without)
         return np.searchsorted(self.index.train_rows, rows).tolist()
 
     def look(

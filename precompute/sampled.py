@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attribution import layout
+from attribution.cells import FLIPS
 from attribution.denoiser import Denoiser, Objective
 from attribution.fisher import fisher_draw
 from attribution.index import Index
 from attribution.integrity import canonical_hash
 from precompute.fisher import caption_drawn
-from precompute.latents import FLIPS
 
 SAMPLES = 2048
 

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from attribution import defaults
 from attribution.index import Index
 from attribution.integrity import canonical_hash, damage, entry_of, read_json
 from attribution.methods.context import Context
@@ -60,8 +61,8 @@ class Settings:
     distractors: int = 1000
     timesteps: tuple[int, ...] = (150, 450, 750)
     survivors: int | None = 200
-    steps: int = 50
-    guidance: float = 3.0
+    steps: int = defaults.STEPS
+    guidance: float = defaults.GUIDANCE
     tuning: bool = False
     customise: CustomiseConfig = field(default_factory=lambda: CustomiseConfig(**QUICK))
 

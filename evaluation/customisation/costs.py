@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from attribution.cells import batch_size_for
+from attribution.cells import FLIPS, batch_size_for
 from attribution.denoiser import Denoiser
 from attribution.methods.projected import DRAWS
 from attribution.unlearning import EXPECTED_EVALUATIONS, GRADIENT_COST, UnlearnConfig
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # Forwards of one gradient row: a forward and backward by layers, and its projection.
 ROW_COST = 5
-FLIPS = 2
 
 
 def said(work: Work) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attribution import defaults
 from attribution.delta import applied
 from attribution.denoiser import Denoiser
 from attribution.types import Cancelled, UserError
@@ -154,6 +155,11 @@ def test_missing_or_unsupported_models_are_refused_in_one_line(tmp_path):
     pipe.scheduler.register_to_config(prediction_type="flow")
     with pytest.raises(UserError, match="prediction_type"):
         Denoiser.from_pipeline(pipe)
+
+
+def test_a_picture_is_drawn_by_the_products_defaults_unless_asked_otherwise(denoiser):
+    asked = denoiser.generate("ab", 7, steps=3, guidance=defaults.GUIDANCE)
+    assert denoiser.generate("ab", 7, steps=3).tobytes() == asked.tobytes()
 
 
 def test_loading_prints_nothing(tiny_model):

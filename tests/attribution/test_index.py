@@ -50,6 +50,13 @@ def test_unknown_record_and_method(index):
         index.latents([12])
 
 
+def test_training_records_by_id(index):
+    assert index.training_rows(["pictures/07.png", "pictures/02.png"]).tolist() == [7, 2]
+    assert index.training_rows([]).dtype == np.int64
+    with pytest.raises(UserError, match=r"'pictures/11\.png' is held out: it trained nothing"):
+        index.training_rows(["pictures/07.png", "pictures/11.png"])
+
+
 def test_arrays_follow_the_rows_asked(index):
     rows = [11, 0, 7, 5]
     latents = index.latents(rows, flip=1)
