@@ -28,9 +28,16 @@ class Slider(gr.Slider, metaclass=_Unwritten):
     """
 
     def preprocess(self, payload: float | None) -> float:
+        """Of what is typed."""
+        return self.nearest(payload)
+
+    def postprocess(self, value: float | None) -> float:
+        """Of what the page sets, as from a link."""
+        return self.nearest(value)
+
+    def nearest(self, value: float | None) -> float:
         """Within the limits, and whole where the steps are; the least for an emptied field."""
-        value = self.minimum if payload is None else payload
-        value = min(max(value, self.minimum), self.maximum)
+        value = self.minimum if value is None else min(max(value, self.minimum), self.maximum)
         return math.floor(value + 0.5) if self.step == 1 else value
 
     def moves(self, work: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:

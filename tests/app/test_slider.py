@@ -14,8 +14,9 @@ from tests.app.conftest import PatientEngine
     ("typed", "taken"), [(5000, 96), (0, 1), (-3, 1), (3.7, 4), (2.5, 3), (96.4, 96), (None, 1)]
 )
 def test_whole_steps_take_the_nearest_whole_number(typed: float | None, taken: int) -> None:
-    value = Slider(1, 96, step=1, render=False).preprocess(typed)
-    assert value == taken and isinstance(value, int)
+    slider = Slider(1, 96, step=1, render=False)
+    for value in (slider.preprocess(typed), slider.postprocess(typed)):
+        assert value == taken and isinstance(value, int)
 
 
 @pytest.mark.parametrize(("typed", "taken"), [(1.2, 0.9), (0, 0.1), (0.33, 0.33), (None, 0.1)])
