@@ -159,15 +159,15 @@ class Build:
         return Path(path)
 
     def has_records(self) -> bool:
-        """Whether every shard's records are written and intact; then the training set itself is not
-        needed.
+        """Whether every shard's records are written, of these settings and intact; then the
+        training set itself is not needed.
         """
         works = self.shards()
         stated = self.settings.get("n_records")
         written = sum(work.done().get("records", 0) for work in works)
-        whole = all(
-            (s := w.step("dataset")) and w.is_done("dataset", s["key"], full=True) for w in works
-        )
+        wanted = zip(works, keys.dataset_keys(self.settings, works), strict=True)
+        files = keys.FILES["dataset"]
+        whole = all(work.is_done("dataset", key, files=files, full=True) for work, key in wanted)
         return bool(works) and stated == written and whole
 
     def records_written(self, count: int) -> None:

@@ -121,7 +121,7 @@ def stale(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> str 
     None where the whole index is of one kind.
     """
     inputs, device = CoreInputs(out, settings), settings["environment"]["device"]
-    if [work.key("dataset", FILES["dataset"]) for work in works] != _dataset_keys(settings, works):
+    if [work.key("dataset", FILES["dataset"]) for work in works] != dataset_keys(settings, works):
         return "dataset"
     # in the order in which a step's inputs come to be
     steps: list[tuple[str, Sequence[Work], Callable[[Work], Table]]] = [
@@ -138,8 +138,8 @@ def stale(out: Path, settings: Mapping[str, Any], works: Sequence[Work]) -> str 
     return None
 
 
-def _dataset_keys(settings: Mapping[str, Any], works: Sequence[Work]) -> list[str]:
-    """Each shard begins where the one before it ended."""
+def dataset_keys(settings: Mapping[str, Any], works: Sequence[Work]) -> list[str]:
+    """Keys of the records of each shard, which begins where the one before it ended."""
     found, start, position = [], 0, 0
     for done in (work.done() for work in works):
         found.append(dataset(settings, start, position))

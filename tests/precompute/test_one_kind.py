@@ -146,6 +146,19 @@ def test_settings_taken_back_need_nothing_made_again(world, old):
     Index.open(world, "full")
 
 
+def test_records_of_other_settings_are_read_again(world, old, data, capsys):
+    note = existing(world)[0].done()
+    note["steps"]["dataset"]["key"] = "0" * 64
+    write_json(world / "shards/00000" / layout.DONE, note)
+    finished = manifests.draft(world)
+    draft = {name: finished[name] for name in finished.keys() - {"shards", "files", "index_hash"}}
+    write_json(world / layout.MANIFEST, draft | {"complete": False})
+    assert main(["losses", "--out", str(world)]) == 2
+    assert "name their source with --data" in capsys.readouterr().err
+    assert main(["losses", "--out", str(world), "--data", str(data)]) == 0
+    assert Index.open(world, "full").index_hash == Index.open(old).index_hash
+
+
 def test_a_mend_that_is_killed_leaves_no_finished_index(world, old, monkeypatch):
     """The manifest vouches for no shard while one is being made again."""
     from precompute import latents
