@@ -86,6 +86,12 @@ class Jobs:
                 del self._tickets[visitor, step]
             return waiting is not None
 
+    def running(self, visitor: str, step: str) -> bool | None:
+        """Whether one of the step's jobs has begun and not ended; None where none even waits."""
+        with self._lock:
+            tickets = self._tickets.get((visitor, step))
+            return any(ticket.started for ticket in tickets) if tickets else None
+
     def stop(self, visitor: str, step: str) -> bool:
         """Mark every ticket of the step; True when one of them is already running."""
         with self._lock:

@@ -56,7 +56,10 @@ class Step:
             )
         self.line = block(elem_id=f"{name}-status", js_on_load=ANNOUNCE)
         self.outputs = [self.run, self.stop, self.line]
-        self.stop.click(self._stop, outputs=self.outputs, **AT_ONCE)
+        # The word first, then the deed: a job that ends at once must not be told of before the word
+        # that it is ending, which would stand there for good.
+        said = self.stop.click(self._stopping, outputs=self.outputs, **AT_ONCE)
+        said.then(self._stop, outputs=self.outputs, **AT_ONCE)
 
     def does(
         self,
@@ -92,13 +95,21 @@ class Step:
         line = ended_line("refused", LOST) if waited else ended_line("failed", OUR_FAULT)
         return self._state(line, running=False)
 
+    def _stopping(self, request: gr.Request) -> dict[Any, Any]:
+        if self.jobs.running(visitor(request), self.name):
+            return self._state(working_line("Stopping", "Putting the model back."), running=True)
+        return {self.line: gr.skip()}
+
     def _stop(self, request: gr.Request) -> dict[Any, Any]:
         """Free the page at once when the job still waits; else the job itself reports that it has
         stopped.
         """
-        if self.jobs.stop(visitor(request), self.name):
-            return self._state(working_line("Stopping", "Putting the model back."), running=True)
-        return self._state(ended_line("stopped", "Cancelled before it began."), running=False)
+        running = self.jobs.running(visitor(request), self.name)
+        self.jobs.stop(visitor(request), self.name)
+        if running:
+            return {self.line: gr.skip()}
+        words = "It had ended already." if running is None else "Cancelled before it began."
+        return self._state(ended_line("stopped", words), running=False)
 
     def progress(self, item: Progress) -> dict[Any, Any]:
         return self._state(progress_line(item), running=True)

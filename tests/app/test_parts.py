@@ -206,11 +206,38 @@ def test_errors_become_words(jobs: Jobs, error: Exception, how: str, words: str)
 def test_stop_ends_a_running_job_and_closes_its_work(jobs: Jobs) -> None:
     work = Work(1000)
     jobs.enqueue("me", "step")
+    assert jobs.running("me", "step") is False
     running = jobs.follow("me", "step", work)
     next(running)
+    assert jobs.running("me", "step") is True and jobs.running("you", "step") is None
     assert jobs.stop("me", "step") is True
     assert isinstance(next(running), Ended)
-    assert work.closed
+    assert work.closed and list(running) == []
+    assert jobs.running("me", "step") is None
+
+
+def test_the_word_that_it_is_stopping_is_shown_before_anything_stops(jobs: Jobs) -> None:
+    """The job's own last word would else come first, and be written over for good."""
+    with gr.Blocks() as page:
+        step = Step("step", "Run", jobs)
+    said, done = sorted(page.fns.values(), key=lambda event: event._id)
+    assert (said.fn, done.fn) == (step._stopping, step._stop)
+    assert done.trigger_after == said._id
+    me: Any = SimpleNamespace(session_hash="me")
+    assert "It had ended already" in step._stop(me)[step.line]
+    jobs.enqueue("me", "step")
+    assert step._stopping(me) == {step.line: gr.skip()}
+    assert "Cancelled before it began" in step._stop(me)[step.line]
+    work = Work(1000)
+    jobs.enqueue("me", "step")
+    running = jobs.follow("me", "step", work)
+    first = next(running)
+    assert isinstance(first, Ended)  # the click that was cancelled
+    running = jobs.follow("me", "step", work)
+    next(running)
+    assert "Stopping" in step._stopping(me)[step.line] and not work.closed
+    assert step._stop(me) == {step.line: gr.skip()}
+    assert isinstance(next(running), Ended) and work.closed
 
 
 def test_stop_before_the_turn_means_the_work_never_starts(jobs: Jobs) -> None:
