@@ -4,6 +4,6 @@ import os as _os
 
 # OpenMP's threads wait for one another at every operation, and GNU's spin for milliseconds before
 # they sleep: where other programs hold a core, a picture takes ten times as long or more. So they
-# spin for a thirtieth of that (`python -m benchmarks crowded`). Read when torch is loaded.
+# spin for a hundredth of that (`python -m benchmarks crowded`). Read when torch is loaded.
 if "OMP_WAIT_POLICY" not in _os.environ:
-    _os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _os.environ.setdefault("GOMP_SPINCOUNT", "3000")
