@@ -129,6 +129,42 @@ def test_unwatched_work_goes_on_for_a_while_only(monkeypatch: pytest.MonkeyPatch
     assert told[-1] == "its turn" and job.closed and job.made < 10_000 and not left.wanted
 
 
+def test_unwatched_work_gives_way_to_who_waits_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "RELOAD", 0.5)
+    monkeypatch.setattr(turns, "TICK", 0.01)
+    turn = Turns()
+    left = Job(*range(10_000))
+    asked(turn, left)
+    deserted = asked(turn, Job())
+    time.sleep(0.6)
+    left.let(5)
+    until(lambda: left.made == 5)
+    time.sleep(0.05)
+    assert not left.closed  # the other one that waits is deserted, too
+    deserted.end()
+    watched = asked(turn, Job("its turn").let())
+    watching = watched.follow()
+    assert next(watching) == "waiting"
+    left.let()
+    until(lambda: left.closed)
+    assert list(watching)[-1] == "its turn" and left.made == 6
+
+
+def test_watched_work_does_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "RELOAD", 0.5)
+    monkeypatch.setattr(turns, "TICK", 0.01)
+    turn, first = Turns(), Job(*range(100))
+    watching = asked(turn, first).follow()
+    also = asked(turn, Job("second").let()).follow()
+    began = time.monotonic()
+    while time.monotonic() - began < 1.0:
+        first.let()
+        next(watching), next(also)
+    assert not first.closed
+    first.let(100)
+    assert list(also)[-1] == "second" and first.made == 100
+
+
 def test_an_error_reaches_every_follower_and_the_next_turn_comes() -> None:
     def breaks() -> Iterator[object]:
         yield 1
