@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from attribution.allocator import keep_freed_memory
+from attribution.pace import pace_forwards
 from attribution.quiet import quiet_loading
 from attribution.types import UserError
 
@@ -79,11 +80,13 @@ def latent_side(sample_size: Any) -> int:
 
 
 def tune(unet: Any, device: torch.device) -> None:
-    """Faster layout on a CPU; on a GPU no TF32, whose rounding is larger than scores are."""
+    """On a CPU a faster layout, and as many threads as help; on a GPU no TF32, whose rounding is
+    larger than scores are."""
     if device.type == "cpu":
         keep_freed_memory()
         # 15 % faster forwards of the embedded model on AVX2 cores
         unet.to(memory_format=torch.channels_last)
+        pace_forwards(unet)
     elif device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False

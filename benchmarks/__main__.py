@@ -9,7 +9,7 @@ from evaluation.verbs import main
 VERBS: dict[str, tuple[str, str]] = {
     "speed": ("benchmarks.speed", "a warm default query by stage, beside generating one image"),
     "trak": ("benchmarks.trak", "featurising for TRAK beside traker: time, memory, agreement"),
-    "crowded": ("benchmarks.crowded", "a picture while other programs hold the cores"),
+    "crowded": ("benchmarks.crowded", "pictures and forwards while other programs hold the cores"),
     "boot": ("benchmarks.boot", "time to the page and to the first answer, as a Space would boot"),
 }
 

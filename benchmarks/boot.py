@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.types import UserError
 from evaluation.results import Figure, Summary
 from evaluation.world import world_of
@@ -35,8 +36,8 @@ APP = ROOT / "app.py"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `boot`."""
-    parser.add_argument("--cpu-threads", type=int, default=2, help="of the page; a Space has 2")
-    parser.add_argument("--top-k", type=int, default=defaults.TOP_K, metavar="K")
+    parser.add_argument("--cpu-threads", type=count(), default=2, help="of the page; a Space has 2")
+    parser.add_argument("--top-k", type=count(), default=defaults.TOP_K, metavar="K")
     parser.add_argument("--clean", action="store_true", help="a new environment, requirements.txt")
     parser.add_argument("--wheels", metavar="URL", help="index of torch for --clean")
 

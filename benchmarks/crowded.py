@@ -1,5 +1,5 @@
-"""A picture while other programs hold the cores, beside one on the machine as it is: with OpenMP's
-threads spinning as long as they do by default, and as attribution/__init__.py has them.
+"""Pictures and forwards of many samples while other programs hold the cores, beside the machine as
+it is: with as many threads as torch takes, and with as many as help (attribution/pace.py).
 
 python -m benchmarks crowded
 """
@@ -12,23 +12,27 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
+from attribution import pipelines
+from attribution.arguments import count
+from attribution.engine import Engine
 from attribution.types import UserError
-from evaluation.arguments import count
 from evaluation.results import Figure, Summary
 from evaluation.world import world_of
 
 ROOT = Path(__file__).parent.parent
-SPINS = "GOMP_SPINCOUNT"
-DEFAULT = "300000"  # GNU libgomp's own where neither it nor OMP_WAIT_POLICY is set
-WAITS = {"libgomp's own": {SPINS: DEFAULT}, "as here": {}}
-BUSY = "import os\nos.nice(10)\nwhile True: pass"
+FIXED, PACED = "torch's own number of threads", "as many as help"
+BUSY = "while True: pass"
 PROMPT, STEPS = "an ice cream cone, dessert, by Gerald G.", 10
+BATCH, BATCHES = 64, 10
+WORK = {"picture": f"a picture of {STEPS} steps", "batch": f"a forward of {BATCH} samples"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,22 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """A line a round: seconds of a picture by setting, alone and crowded, in turn."""
+    """A line a round: seconds of each work by setting, alone and crowded, in turn."""
     world = world_of(args)
-    results = world.results(args, "crowded", {"pictures": args.pictures, "steps": STEPS})
+    settings = {"pictures": args.pictures, "steps": STEPS, "batch": BATCH, "batches": BATCHES}
+    results = world.results(args, "crowded", settings)
     for _ in range(args.rounds):
         line = {}
         for name, others in (("alone", 0), ("crowded", os.cpu_count() or 1)):
             with busy(others):
                 line[name] = {
-                    wait: seconds(args.index, args.pictures, more) for wait, more in WAITS.items()
+                    threads: seconds(args.index, args.pictures, threads)
+                    for threads in (FIXED, PACED)
                 }
         results.add(time.strftime("%Y-%m-%dT%H:%M:%S"), **line)
 
 
 @contextmanager
 def busy(n: int) -> Iterator[None]:
-    """n programs that do nothing but compute, at a lower priority, as background work has."""
+    """n programs that do nothing but compute."""
     others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(n)]
     try:
         yield
@@ -64,13 +70,11 @@ def busy(n: int) -> Iterator[None]:
             other.wait()
 
 
-def seconds(index: Path, pictures: int, more: dict[str, str]) -> float:
-    """The median of some pictures of ten steps in a new process, without the first."""
-    clean = {k: v for k, v in os.environ.items() if k not in (SPINS, "OMP_WAIT_POLICY")}
-    code = "import sys; from benchmarks.crowded import draw; draw(*sys.argv[1:])"
+def seconds(index: Path, pictures: int, threads: str) -> dict[str, float]:
+    """Seconds of each work in a new process."""
+    code = "import sys; from benchmarks.crowded import measure; measure(*sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(index.resolve()), str(pictures)],
-        env={**clean, **more},
+        [sys.executable, "-c", code, str(index.resolve()), str(pictures), threads],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -78,31 +82,47 @@ def seconds(index: Path, pictures: int, more: dict[str, str]) -> float:
     )
     if done.returncode:
         raise UserError(f"no picture: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def draw(index: str, pictures: str) -> None:
-    """Print the median of the seconds that a picture takes; the first is not counted."""
-    from attribution.engine import Engine
-
+def measure(index: str, pictures: str, threads: str) -> None:
+    """Print the means of the seconds that each work takes; the first of each is not counted."""
+    if threads == FIXED:
+        pipelines.pace_forwards = lambda module: None
     engine = Engine(index, "cpu")
-    taken = []
-    for seed in range(int(pictures) + 1):
-        began = time.perf_counter()
-        list(engine.generate(PROMPT, seed, steps=STEPS))
-        taken.append(time.perf_counter() - began)
-    print(json.dumps(median(taken[1:])))
+    denoiser = engine.denoiser
+    z = torch.zeros(BATCH, *denoiser.latent_shape)
+    inputs = z, denoiser.encode_text([""] * BATCH), z, torch.full((BATCH,), 500)
+    with torch.no_grad():
+        taken = {
+            "picture": _mean(
+                int(pictures), lambda n: list(engine.generate(PROMPT, n, steps=STEPS))
+            ),
+            "batch": _mean(BATCHES, lambda n: denoiser.loss(*inputs)),
+        }
+    print(json.dumps(taken))
+
+
+def _mean(times: int, work: Callable[[int], object]) -> float:
+    work(0)
+    began = time.perf_counter()
+    for n in range(times):
+        work(n + 1)
+    return round((time.perf_counter() - began) / times, 4)
 
 
 def summarise(head: dict[str, Any], units: list[dict[str, Any]]) -> Summary:
-    """How much slower a crowded machine makes a picture, as the median of the rounds."""
+    """How much slower a crowded machine makes each work, as medians of the rounds."""
     figures = []
-    for wait in WAITS:
-        alone, crowded = (median(u[name][wait] for u in units) for name in ("alone", "crowded"))
-        told = f"{alone:.2f} s alone, {crowded:.2f} s crowded: {crowded / alone:.1f} times"
-        figures.append(Figure(f"a picture of {STEPS} steps, threads waiting {wait}", told))
+    for key, work in WORK.items():
+        for threads in (FIXED, PACED):
+            alone, crowded = (
+                median(u[name][threads][key] for u in units) for name in ("alone", "crowded")
+            )
+            told = f"{alone:.2f} s alone, {crowded:.2f} s crowded: {crowded / alone:.1f} times"
+            figures.append(Figure(f"{work}, {threads}", told))
     note = (
-        f"Crowded: one endless loop a core, at nice 10. Medians of {len(units)} rounds; "
-        "the settings take turns."
+        f"Crowded: one endless loop a core, of the same priority. Medians of {len(units)} rounds "
+        "of processes that take turns; the first of each is not counted."
     )
     return Summary(tuple(figures), notes=(note,))

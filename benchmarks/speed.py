@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.methods.registry import METHODS, Context
 from attribution.types import Attribution, Query
 from benchmarks.unet_clock import clocked
@@ -34,7 +35,9 @@ STEPS = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `speed`."""
-    parser.add_argument("--queries", type=int, default=3, metavar="N", help="after one to warm up")
+    parser.add_argument(
+        "--queries", type=count(), default=3, metavar="N", help="after one to warm up"
+    )
     parser.add_argument("--seconds", type=float, default=90.0, help="begin no query after these")
     parser.add_argument("--method", default=defaults.METHOD)
     parser.add_argument("--exhaustive", action="store_true")

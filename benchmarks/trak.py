@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution.arguments import count
 from attribution.cells import batch_size_for
 from attribution.denoiser import Denoiser
 from attribution.gradients import per_sample_gradients
@@ -61,15 +62,15 @@ class Task:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `trak`."""
-    parser.add_argument("--records", type=int, default=32, metavar="N")
-    parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--records", type=count(), default=32, metavar="N")
+    parser.add_argument("--dim", type=count(), default=1024)
     parser.add_argument("--timesteps", type=whole_numbers, default=[125, 375, 625, 875])
 
 
 def run(args: argparse.Namespace) -> None:
     """One line a side; one that is there is not measured again."""
-    if args.records < 1 or args.dim < 1 or not args.timesteps:
-        raise UserError("--records, --dim and --timesteps: at least one each")
+    if not args.timesteps:
+        raise UserError("--timesteps: at least one")
     world = world_of(args)
     task = Task(
         args.index, args.device, args.threads, args.records, tuple(args.timesteps), args.dim

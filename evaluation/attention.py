@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from attribution.arguments import count
 from attribution.detection.attention import WordMaps, hottest, word_maps
 from attribution.detection.boxes import iou
 from attribution.detection.protocol import Box
@@ -31,7 +32,7 @@ THRESHOLD = 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `attention`."""
-    parser.add_argument("--most", type=int, default=MOST, help="collages of each set")
+    parser.add_argument("--most", type=count(), default=MOST, help="collages of each set")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from attribution.arguments import count
 from evaluation import generated, recogniser
 from evaluation.data import HELD_OUT, Records, data_hash
 from evaluation.recogniser import CATEGORIES, Recogniser, Training
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train-only", action="store_true", help="train, and judge real drawings only"
     )
-    parser.add_argument("--train-steps", type=int, default=Training.steps)
-    parser.add_argument("--per-category", type=int, default=generated.PER_CATEGORY, metavar="N")
+    parser.add_argument("--train-steps", type=count(), default=Training.steps)
+    parser.add_argument("--per-category", type=count(), default=generated.PER_CATEGORY, metavar="N")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -25,9 +25,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from attribution.arguments import count, names
 from attribution.validate import whole_numbers
 from evaluation import generated
-from evaluation.arguments import count, names
 from evaluation.customisation import costs, figure, methods, plan, tables
 from evaluation.customisation.bench import Bench, Settings
 from evaluation.customisation.methods import Configuration, Stage
@@ -47,18 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     generated.add_arguments(parser)
     add = parser.add_argument
     add("--customisations", type=count(), default=MODELS, metavar="N", help=f"default {MODELS}")
-    add("--queries", type=int, default=d.queries, metavar="N", help=f"a model; {d.queries}")
+    add("--queries", type=count(), default=d.queries, metavar="N", help=f"a model; {d.queries}")
     only = "only these configurations, on every picture"
     add("--methods", type=names, metavar="NAME[,NAME...]", help=only)
     few = f"pictures a model that variants are asked about; default {VARIANT_QUERIES}"
     add("--variant-queries", type=count(0), default=VARIANT_QUERIES, metavar="N", help=few)
-    add("--group", type=int, default=d.group, metavar="N", help=f"exemplars of a style; {d.group}")
-    add("--distractors", type=int, default=d.distractors, metavar="N", help=f"{d.distractors}")
+    add(
+        "--group",
+        type=count(),
+        default=d.group,
+        metavar="N",
+        help=f"exemplars of a style; {d.group}",
+    )
+    add("--distractors", type=count(), default=d.distractors, metavar="N", help=f"{d.distractors}")
     add("--timesteps", type=whole_numbers, default=list(d.timesteps), help="that scores are of")
     further = f"records that go on after the first timestep, 0 for all; {d.survivors}"
-    add("--survivors", type=int, default=d.survivors, metavar="N", help=further)
-    add("--tune-steps", type=int, default=d.customise.steps, help="of each customisation")
-    add("--tune-batch", type=int, default=d.customise.batch_size, help="of each customisation")
+    add("--survivors", type=count(0), default=d.survivors, metavar="N", help=further)
+    add("--tune-steps", type=count(), default=d.customise.steps, help="of each customisation")
+    add("--tune-batch", type=count(), default=d.customise.batch_size, help="of each customisation")
     add("--tuning", action="store_true", help="the models that settings are chosen on, no others")
     add("--plan", action="store_true", help="say what there is to do, and do nothing")
 

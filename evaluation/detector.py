@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
+from attribution.arguments import count
 from attribution.detection import words
 from attribution.detection.boxes import iou
 from attribution.detection.grounding_dino import GroundingDino
@@ -66,7 +67,9 @@ class Case:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `detector`."""
-    parser.add_argument("--most", type=int, help="pictures of each set; default: all held-out ones")
+    parser.add_argument(
+        "--most", type=count(), help="pictures of each set; default: all held-out ones"
+    )
     parser.add_argument("--model", type=Path, metavar="DIR", help="default: the index's own")
 
 

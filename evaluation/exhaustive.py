@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.unlearning import Delta, UnlearnConfig
 from attribution.validate import whole_numbers
 from evaluation import generated, parts, queries
@@ -37,7 +38,7 @@ FOLDER = "exhaustive"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `exhaustive`."""
     generated.add_arguments(parser)
-    parser.add_argument("--queries", type=int, default=queries.N_QUERIES, metavar="N")
+    parser.add_argument("--queries", type=count(), default=queries.N_QUERIES, metavar="N")
     parser.add_argument(
         "--timesteps", type=whole_numbers, help="default: all the index has losses at"
     )

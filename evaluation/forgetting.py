@@ -30,6 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.forgetting import loss_increase
 from attribution.stepsize import solve_step
 from attribution.types import UserError
@@ -58,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     generated.add_arguments(parser)
     parser.set_defaults(steps=STEPS)
     add = parser.add_argument
-    add("--queries", type=int, default=queries.N_QUERIES, metavar="N")
-    add("--others", type=int, default=OTHERS, metavar="N")
+    add("--queries", type=count(), default=queries.N_QUERIES, metavar="N")
+    add("--others", type=count(), default=OTHERS, metavar="N")
     add("--relative-increase", type=float, default=defaults.RELATIVE_INCREASE)
     add("--methods", default=METHODS, metavar="NAME[:OPTION=VALUE...][,...]")
     add("--shares", type=_shares, default=SHARES, metavar="S[,S...]", help="'' for none")

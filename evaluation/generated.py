@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from attribution.arguments import count
 from evaluation.data import HELD_OUT, Records
 from evaluation.world import World
 
@@ -38,10 +39,10 @@ class Sampling:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How pictures are drawn; the default is what the model's makers recommend."""
     parser.add_argument(
-        "--steps", type=int, help="DDIM steps; default: as recommended for the model"
+        "--steps", type=count(), help="DDIM steps; default: as recommended for the model"
     )
     parser.add_argument("--guidance", type=float, help="guidance scale; default: as recommended")
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures drawn at a time")
+    parser.add_argument("--batch-size", type=count(), default=16, help="pictures drawn at a time")
 
 
 def sampling_of(args: argparse.Namespace, world: World) -> Sampling:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from attribution.arguments import names
 from evaluation import results
-from evaluation.arguments import names
 from evaluation.counterfactual import arms, foretold, frozen
 from evaluation.counterfactual.options import add_answering
 from evaluation.counterfactual.session import Session

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attribution.arguments import count, counts, names
 from attribution.types import UserError
-from evaluation.arguments import count, counts, names
 from evaluation.counterfactual import arms, frozen, tasks, verdicts
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.ledger import TOP

@@ -32,6 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.methods.registry import METHODS, why_not
 from attribution.types import Query, UserError
 from attribution.validate import listed, whole_numbers
@@ -65,11 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--methods", metavar="NAME[,NAME...]", help="default: all but the ablations of unlearning")
     add("--pictures", choices=("generated", HELD_OUT), default="generated", help="what is asked")
-    add("--cases", type=int, default=40, metavar="N", help="pictures of two objects")
-    add("--flips", type=int, default=8, metavar="N", help="cases asked mirrored too")
-    add("--pool", type=int, default=POOL, metavar="N", help="training records that are scored")
-    add("--least", type=int, default=two_objects.LEAST_MEMBERS, help="drawings of a category")
-    add("--train-steps", type=int, default=Training.steps, help="of the classifier")
+    add("--cases", type=count(), default=40, metavar="N", help="pictures of two objects")
+    add("--flips", type=count(0), default=8, metavar="N", help="cases asked mirrored too")
+    add("--pool", type=count(), default=POOL, metavar="N", help="training records that are scored")
+    add("--least", type=count(), default=two_objects.LEAST_MEMBERS, help="drawings of a category")
+    add("--train-steps", type=count(), default=Training.steps, help="of the classifier")
     add("--timesteps", type=whole_numbers, help="of unlearning methods; default: all of the index")
     add("--words", action="store_true", help="ask in the objects' own words, too")
     add("--cases-only", action="store_true", help="find the pictures, attribute nothing")

@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.engine import Engine
 from attribution.methods.registry import METHODS, Context, why_not
 from attribution.types import Attribution, Query, UserError
@@ -44,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `methods`."""
     generated.add_arguments(parser)
     add = parser.add_argument
-    add("--queries", type=int, default=queries.N_QUERIES, metavar="N")
+    add("--queries", type=count(), default=queries.N_QUERIES, metavar="N")
     add("--methods", default=roster.ALL, metavar="NAME[,NAME...]", help="default: all available")
-    add("--top", type=int, default=defaults.TOP_K, metavar="K")
+    add("--top", type=count(), default=defaults.TOP_K, metavar="K")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from attribution.arguments import count
 from evaluation import generated
 from evaluation.results import Figure, Summary
 from evaluation.world import world_of
@@ -31,7 +32,7 @@ FONT_SIZE = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `model-sheet`."""
     generated.add_arguments(parser)
-    parser.add_argument("--limit", type=int, help="only the first prompts")
+    parser.add_argument("--limit", type=count(), help="only the first prompts")
 
 
 def run(args: argparse.Namespace) -> None:

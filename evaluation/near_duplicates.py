@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from attribution.arguments import count
 from evaluation import generated
 from evaluation.copies import Pictures, Thresholds, compare, fit, moved, paired
 from evaluation.recogniser import to_tensor
@@ -33,7 +34,7 @@ SEED = 21
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `near-duplicates`."""
     generated.add_arguments(parser)
-    parser.add_argument("--captions", type=int, default=generated.N_CAPTIONS, metavar="N")
+    parser.add_argument("--captions", type=count(), default=generated.N_CAPTIONS, metavar="N")
 
 
 def run(args: argparse.Namespace) -> None:

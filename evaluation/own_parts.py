@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.types import Query, UserError
 from attribution.validate import listed, whole_numbers
 from evaluation import roster
@@ -49,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `own-parts`."""
     add = parser.add_argument
     add("--methods", default=",".join(METHODS), metavar="NAME[,NAME...]")
-    add("--cases", type=int, default=40, metavar="N", help="collages")
-    add("--pool", type=int, default=POOL, metavar="N", help="training records that are ranked")
+    add("--cases", type=count(), default=40, metavar="N", help="collages")
+    add("--pool", type=count(), default=POOL, metavar="N", help="training records that are ranked")
     add("--words", action="store_true", help="ask in the parts' own words, too")
     add("--timesteps", type=whole_numbers, help="of unlearning methods; default: all of the index")
 

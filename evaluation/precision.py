@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.denoiser import Denoiser
 from attribution.methods.probing import settle
 from attribution.precision import ALIKE, BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
@@ -65,8 +66,8 @@ CUDA = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `precision`."""
     generated.add_arguments(parser)
-    parser.add_argument("--queries", type=int, default=2, metavar="N")
-    parser.add_argument("--records", type=int, default=RECORDS, metavar="N")
+    parser.add_argument("--queries", type=count(), default=2, metavar="N")
+    parser.add_argument("--records", type=count(), default=RECORDS, metavar="N")
     parser.add_argument("--timesteps", type=whole_numbers, default=[450, 950])
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from attribution.arguments import count
 from attribution.datainf import MeanInverses
 from attribution.gradients import query_gradient
 from attribution.methods.projected import DAMPING, DRAWS
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `projection`."""
     generated.add_arguments(parser)
     add = parser.add_argument
-    add("--queries", type=int, default=queries.N_QUERIES, metavar="N")
-    add("--records", type=int, default=RECORDS, metavar="N", help="0: all training records")
+    add("--queries", type=count(), default=queries.N_QUERIES, metavar="N")
+    add("--records", type=count(0), default=RECORDS, metavar="N", help="0: all training records")
     add("--dims", type=whole_numbers, default=list(DIMS), metavar="D,D,...")
     add("--power", type=float, default=0.5, help="how layers share d: energy to this power")
     add("--damping", type=float, default=DAMPING, help="λ, relative")
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """One line an objective, method and dimension."""
-    if min(args.dims, default=0) < 1 or args.queries < 1 or args.records < 0:
-        raise UserError("--dims and --queries are at least 1, --records at least 0")
+    if min(args.dims, default=0) < 1:
+        raise UserError("--dims are at least 1")
     world = world_of(args)
     answers, sampling = Answers(world), generated.sampling_of(args, world)
     index = answers.index

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from attribution.arguments import count
 from evaluation import generated
 from evaluation.results import Figure, Summary
 from evaluation.statistics import wilson
@@ -27,7 +28,7 @@ TOP = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `retrieval`."""
     generated.add_arguments(parser)
-    parser.add_argument("--captions", type=int, default=generated.N_CAPTIONS, metavar="N")
+    parser.add_argument("--captions", type=count(), default=generated.N_CAPTIONS, metavar="N")
 
 
 def run(args: argparse.Namespace) -> None:

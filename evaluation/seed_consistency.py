@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evaluation.arguments import count
+from attribution.arguments import count
 from evaluation.counterfactual import tasks
 from evaluation.counterfactual.ledger import numbers, read_pictures
 from evaluation.counterfactual.options import add_arguments as add_common

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attribution import defaults
+from attribution.arguments import count
 from attribution.methods.registry import METHODS
 from attribution.scoring import reduce_cells
 from attribution.types import Attribution, Query, UserError
@@ -48,8 +49,8 @@ Rank = Callable[[int, np.ndarray], tuple[dict[str, Any], int]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `self-influence`."""
     add = parser.add_argument
-    add("--records", type=int, default=ENOUGH, metavar="N")
-    add("--others", type=int, default=OTHERS, metavar="N")
+    add("--records", type=count(), default=ENOUGH, metavar="N")
+    add("--others", type=count(), default=OTHERS, metavar="N")
     all_of_them = f"{roster.ALL}: every method that the index can run, one after another"
     add("--method", default=defaults.METHOD, metavar="NAME[,NAME...]", help=all_of_them)
     steps = "of unlearning methods"

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from attribution.arguments import count, names
 from attribution.types import UserError
-from evaluation.arguments import count, names
 from evaluation.counterfactual import arms, frozen
 from evaluation.counterfactual.arms import Arm
 from evaluation.counterfactual.lines import Lines

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from attribution.arguments import count
 from attribution.commands import Parser, one_line, quiet_libraries
 from attribution.types import UserError
 from evaluation import results
-from evaluation.arguments import count
 
 Verbs = Mapping[str, tuple[str, str]]
 

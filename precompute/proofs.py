@@ -14,11 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from attribution import defaults, layout, validate
+from attribution.arguments import count
 from attribution.engine import Engine
 from attribution.ensemble import with_unet
+from attribution.pace import Pace, as_before, cores
 from attribution.proofs import (
     UNET,
     Control,
@@ -56,18 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", default="0", help="of --prompt; default 0")
     add("--method", default=defaults.METHOD, help=f"of --prompt; default {defaults.METHOD}")
     add("--k", type=int, default=10, help="of --prompt: records left out; default 10")
-    add("--threads", type=int, help="default: one a core")
+    add("--threads", type=count(), help="at most; default: one a core")
     add("--anew", action="store_true", help="also those that are there: methods have changed")
 
 
 def run(args: argparse.Namespace) -> None:
     """Make those asked for that are not there for this very index."""
-    import torch
+    with as_before():
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        _make_all(args, Pace(args.threads or cores()))
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+
+def _make_all(args: argparse.Namespace, pace: Pace) -> None:
     wanted = _wanted(args)
-    engine, work = Engine(args.index, "cpu"), Retrainer(args.index)
+    engine, work = Engine(args.index, "cpu"), Retrainer(args.index, pace)
     for slug, *asked in tqdm(wanted, desc="proofs", unit="proof"):
         folder = args.index / layout.PROOFS / slug
         if _there(folder, engine.index_hash) and not args.anew:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from attribution.arguments import count
 from attribution.types import UserError
 
 RECIPES = ("openclipart", "proof")
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="SVG folder, if not Debian's; of proof: a set or index",
     )
-    parser.add_argument("--workers", type=int, default=2, help="rendering processes; default 2")
+    parser.add_argument("--workers", type=count(), default=2, help="rendering processes; default 2")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from attribution import sampling, validate
+from attribution.arguments import count
 from attribution.denoiser import Denoiser
 from attribution.ensemble import with_unet
 from attribution.images import read_image
 from attribution.index import Index
+from attribution.pace import Pace, as_before, cores
 from attribution.proofs import UNET, Curve, Retraining, write_retraining
 from attribution.types import UserError
 from precompute.counterfactual import Picture, draw, losses, squared_errors
-from precompute.pace import Pace, cores
 from precompute.recipes.model.data import load_training_set
 from precompute.recipes.model.retrain import recipe_of, retrain, save_unet
 from precompute.recipes.model.unet import Latents, training_latents
@@ -49,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", required=True, help="of the picture")
     add("--picture", type=Path, metavar="FILE", help="the picture; default: it is drawn")
     add("--out", type=Path, required=True, metavar="DIR", help="an empty folder, or a new one")
-    add("--threads", type=int, help="default: as many as are faster than one at the moment")
+    add("--threads", type=count(), help="default: as many as are faster than one at the moment")
     share = "trainings that share the cores: each tries its part of them; default 1"
-    add("--share", type=int, default=1, metavar="N", help=share)
+    add("--share", type=count(), default=1, metavar="N", help=share)
     end = "end when standard input does, as when the program that began this is gone"
     add("--until-eof", action="store_true", help=end)
     add("--keep", action="store_true", help="keep the UNet, in half precision, in --out")
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     with _threads(args) as pace:
         prompt, seed = validate.prompt(args.prompt), validate.seed(args.seed)
         without = _ids(args.without)
-        work = Retrainer(args.index)
+        work = Retrainer(args.index, pace)
         work.positions(without)
         if args.weights and not args.weights.is_dir():
             raise UserError(f"no UNet at {args.weights}")
@@ -73,18 +75,16 @@ def run(args: argparse.Namespace) -> None:
         if args.out.exists() and any(args.out.iterdir()):
             raise UserError(f"{args.out} is not empty: name a new folder")
         args.out.mkdir(parents=True, exist_ok=True)
-        changed, curve, seconds = _model(args, work, without, pace)
+        changed, curve, seconds = _model(args, work, without)
         made, before = work.look(changed, without, prompt, seed, image, curve, seconds)
         write_retraining(args.out, made, before)
 
 
-def _model(
-    args: argparse.Namespace, work: Retrainer, without: Sequence[str], pace: Pace | None
-) -> Trained:
+def _model(args: argparse.Namespace, work: Retrainer, without: Sequence[str]) -> Trained:
     """The model kept before, or a new one, whose training is told line by line."""
     if args.weights:
         return with_unet(work.denoiser, args.weights), (), 0.0
-    (trained,) = _told(work.train(without, args.out / UNET, pace))
+    (trained,) = _told(work.train(without, args.out / UNET))
     if not args.keep:
         _forget(args.out / UNET)
     return trained
@@ -101,17 +101,9 @@ def _told(job: Iterator[Any]) -> Iterator[Any]:
 @contextmanager
 def _threads(args: argparse.Namespace) -> Iterator[Pace | None]:
     """Torch's threads as asked for, a Pace where they may change; afterwards as they were."""
-    import torch
-
-    for option in ("threads", "share"):
-        if (number := getattr(args, option)) is not None and number < 1:
-            raise UserError(f"--{option} is a number from 1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(args.threads or 1)
-    try:
+    with as_before():
+        torch.set_num_threads(args.threads or 1)
         yield None if args.threads else Pace(max(1, cores() // args.share))
-    finally:
-        torch.set_num_threads(before)
 
 
 def _end_with_stdin() -> None:
@@ -141,9 +133,13 @@ Trained = tuple[Denoiser, Curve, float]
 
 
 class Retrainer:
-    """An index with its model, its training data and how the model was trained."""
+    """An index with its model, its training data and how the model was trained.
 
-    def __init__(self, root: Path) -> None:
+    pace: sets torch's threads as a training goes along; None: they stay as they are.
+    """
+
+    def __init__(self, root: Path, pace: Pace | None = None) -> None:
+        self.pace = pace
         self.recipe = recipe_of(root)
         self.index = Index.open(root)
 
@@ -160,13 +156,10 @@ class Retrainer:
         return training_latents(model.vae, model.text_encoder, model.tokenizer, records)
 
     def train(
-        self, without: Sequence[str], folder: Path, pace: Pace | None = None
+        self, without: Sequence[str], folder: Path
     ) -> Generator[dict[str, Any] | Trained, None, None]:
         """{"step", "steps", "loss"} now and then, at last the model with its new UNet, the loss
-        curve, and the seconds it took. folder: where the UNet goes. pace: sets torch's threads as
-        it goes along; None: they stay as they are."""
-        import torch
-
+        curve, and the seconds it took. folder: where the UNet goes."""
         began = said = time.perf_counter()
         job = retrain(self.data, self.recipe, self.positions(without))
         values: list[float] = []
@@ -179,8 +172,8 @@ class Retrainer:
                 unet = stop.value
                 break
             values.append(loss)
-            if pace and pace.threads != pace.took(time.perf_counter() - started):
-                torch.set_num_threads(pace.threads)
+            if self.pace:
+                torch.set_num_threads(self.pace.took(time.perf_counter() - started))
             if time.perf_counter() - said > REPORT_EVERY or step == self.recipe.steps:
                 mean = float(np.mean(values[told:]))
                 yield {"step": step, "steps": self.recipe.steps, "loss": round(mean, 6)}

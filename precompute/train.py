@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from attribution.arguments import count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `train`."""
@@ -29,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, help="where model/, clip/, encoders/, training/ go"
     )
     parser.add_argument(
-        "--steps", type=int, help="another number of optimiser steps than the recipe's"
+        "--steps", type=count(), help="another number of optimiser steps than the recipe's"
     )
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=count())
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from evaluation.arguments import count
+from attribution.arguments import count
 from precompute.counterfactual import STRIDE
 
 INDEX = Path("assets/proof")

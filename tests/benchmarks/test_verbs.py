@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import VERBS
+from benchmarks.crowded import FIXED, PACED
 from evaluation.results import read_lines
 from evaluation.verbs import main
 
@@ -29,10 +30,12 @@ def test_a_warm_query_is_broken_down_by_stage(tiny_index, tmp_path, capsys):
 
 def test_a_crowded_machine_is_set_against_itself(tiny_index, tmp_path, capsys):
     assert measure("crowded", tiny_index, tmp_path, "--rounds", "1", "--pictures", "1") == 0
-    assert "threads waiting as here" in capsys.readouterr().out
+    assert "a forward of 64 samples, as many as help" in capsys.readouterr().out
     _, line = read_lines(tmp_path / "results" / "crowded.jsonl")
     for state in ("alone", "crowded"):
-        assert set(line[state]) == {"libgomp's own", "as here"} and min(line[state].values()) > 0
+        assert set(line[state]) == {FIXED, PACED}
+        for taken in line[state].values():
+            assert set(taken) == {"picture", "batch"} and min(taken.values()) > 0
 
 
 @pytest.mark.slow
