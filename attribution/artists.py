@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attribution.types import ArtistShare
+from attribution.reduce import score_noise
+from attribution.types import ArtistShare, Attribution
 
 UNKNOWN = "unknown artist"
 
@@ -34,10 +35,10 @@ def artist_shares(
     return [ArtistShare(name, shares[name], tuple(records[name])) for name in ordered]
 
 
-def score_floor(noise_floor: float | None, n_cells: int) -> float:
-    """The noise of a score, from the noise of one cell: the mean of n cells has 1/sqrt(n) of its
-    standard deviation.
-
-    Two standard deviations, so that about 2 % of records without influence pass by chance.
+def score_floor(answer: Attribution) -> float:
+    """Below it a score is noise: two standard deviations of it, so that about 2 % of records
+    without influence pass by chance. 0 where the method has no noise floor, or no cells are kept.
     """
-    return 0.0 if noise_floor is None else 2.0 * noise_floor / max(n_cells, 1) ** 0.5
+    if answer.noise_floor is None or answer.cells is None:
+        return 0.0
+    return 2.0 * score_noise(answer.noise_floor, answer.cells)

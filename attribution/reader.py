@@ -78,9 +78,8 @@ class Reader:
 
     def artists(self, attribution: Attribution) -> list[ArtistShare]:
         """Influence above the noise floor split over the artists, greatest share first."""
-        n_cells = len(attribution.timesteps) or 1
-        floor = score_floor(attribution.noise_floor, n_cells)
         names = self.index.records["artists"].take(attribution.rows).to_pylist()
+        floor = score_floor(attribution)
         return artist_shares(attribution.ids, attribution.scores, names, floor)
 
     def recall(self, attribution: Attribution) -> defaults.Recall | None:

@@ -33,6 +33,13 @@ def reduce_cells(
     return mean[best].astype(np.float32), error[best].astype(np.float32), flip.astype(np.int8)
 
 
+def score_noise(cell_noise: float, cells: np.ndarray) -> float:
+    """Standard deviation of a score from that of each of its cells: 1/√n of it for the mean of the
+    n cells, captions times timesteps, of a record that was seen whole."""
+    whole = np.isfinite(cells).sum(axis=(1, 3)).max(initial=1)
+    return cell_noise / float(whole) ** 0.5
+
+
 def cells_at(
     cells: np.ndarray, positions: np.ndarray, columns: Sequence[int]
 ) -> tuple[np.ndarray, ...]:

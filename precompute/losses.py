@@ -8,7 +8,8 @@ models converted to ε). NaN where a record has fewer captions than another.
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,17 +17,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attribution import layout
-from attribution.cells import FLIPS
-from attribution.noise import keyed_noise, mirrored
+from attribution.cells import FLIPS, Batch, Grid, TextStates, batches
+from attribution.denoiser import Denoiser
 from attribution.types import UserError
 from precompute import latents, steps
 from precompute.build import Build
 from precompute.keys import FILES
-from precompute.records import ShardRecords, chunks
+from precompute.records import ShardRecords
 from precompute.shards import Work, write_npy
 
 STEP = "losses"
-Cell = tuple[int, int, int, int]
 
 
 def build(job: Build) -> None:
@@ -36,55 +36,47 @@ def build(job: Build) -> None:
 
 
 def _make(job: Build, work: Work, bar: tqdm) -> list[str]:
-    records, grid = ShardRecords.read(work), job.settings["timesteps"]
-    shape = (len(records), job.settings["dataset"]["captions"], FLIPS, len(grid))
-    loss, power = (np.full(shape, np.nan, dtype=np.float32) for _ in range(2))
-    size = job.batch_size()
-    for chunk in chunks(len(records), max(1, size // len(grid))):
-        states = records.text_states(job.denoiser, chunk)
-        noise = chunk_noise(job, records, chunk)
-        keys = [(r, k, f, i) for r, k in states for f, i in product(range(FLIPS), range(len(grid)))]
-        for piece in chunks(len(keys), size):
-            cells = [keys[n] for n in piece]
-            index = tuple(np.array(cells).T)
-            loss[index], power[index] = _forward(job, records, cells, states, noise)
-        bar.update(len(chunk))
+    records, timesteps = ShardRecords.read(work), tuple(job.settings["timesteps"])
+    captions, seed = job.settings["dataset"]["captions"], job.settings["noise"]["seed"]
+    grid = Grid(captions, FLIPS, timesteps, tuple(range(len(timesteps))), seed)
+    loss, power = (np.full((len(records), *grid.shape), np.nan, dtype=np.float32) for _ in range(2))
+    everyone, texts = np.arange(len(records)), TextStates(job.denoiser)
+    source, size = _Source(records), job.batch_size()
+    told = 0
+    for batch, complete in batches(job.denoiser, source, everyone, grid, texts, size):
+        where = tuple(batch.where)
+        loss[where], power[where] = _forward(job.denoiser, batch)
+        bar.update(complete - told)
+        told = complete
     _refuse_nan(records, loss)
     write_npy(work.file(layout.BASE_LOSS), loss)
     write_npy(work.file(layout.BASE_LOSS_EPS2), power)
     return list(FILES[STEP])
 
 
-def chunk_noise(job: Build, records: ShardRecords, chunk: range) -> dict[tuple[int, int], Tensor]:
-    """(record, timestep number) → ε [C, h, w]; the flip mirrors it, captions share it."""
-    seed, grid = job.settings["noise"]["seed"], job.settings["timesteps"]
-    shape = job.denoiser.latent_shape
-    return {
-        (r, i): keyed_noise(
-            shape, namespace="score", seed=seed, record_id=records.ids[r], timestep=t
-        )
-        for r in chunk
-        for i, t in enumerate(grid)
-    }
+@dataclass(frozen=True)
+class _Source:
+    """A shard's records as `cells.batches` asks for them."""
+
+    records: ShardRecords
+
+    def latents(self, rows: Sequence[int] | np.ndarray, flip: int = 0) -> Tensor:
+        return torch.stack([self.records.latent(row, flip) for row in rows])
+
+    def captions(self, rows: Sequence[int] | np.ndarray) -> list[list[str]]:
+        return [self.records.captions[row] for row in rows]
+
+    def ids(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        return [self.records.ids[row] for row in rows]
 
 
 @torch.no_grad()
-def _forward(
-    job: Build,
-    records: ShardRecords,
-    cells: list[Cell],
-    states: dict[tuple[int, int], Tensor],
-    noise: dict[tuple[int, int], Tensor],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(L, mean ‖ε_θ‖²) of some cells (record, caption, flip, timestep number), float32 [B] each."""
-    grid = job.settings["timesteps"]
-    z = torch.stack([records.latent(r, f) for r, _, f, _ in cells])
-    eps = torch.stack([mirrored(noise[r, i]) if f else noise[r, i] for r, _, f, i in cells])
-    cond = torch.stack([states[r, k] for r, k, _, _ in cells])
-    t = torch.tensor([grid[i] for *_, i in cells])
-    output, target = job.denoiser.predict(z, cond, eps, t)
+def _forward(denoiser: Denoiser, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """(L, mean ‖ε_θ‖²) of some cells, float32 [B] each."""
+    z, noise, t = batch.latents, batch.noise, batch.timesteps
+    output, target = denoiser.predict(z, batch.cond, noise, t)
     loss = ((output - target) ** 2).mean(dim=(1, 2, 3))
-    power = job.denoiser.predicted_noise(output, z, eps, t).square().mean(dim=(1, 2, 3))
+    power = denoiser.predicted_noise(output, z, noise, t).square().mean(dim=(1, 2, 3))
     return loss.float().cpu().numpy(), power.float().cpu().numpy()
 
 

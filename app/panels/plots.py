@@ -51,7 +51,7 @@ def spread_plot(answer: Attribution, top_k: int) -> str:
     if len(scores) == 0:
         return ""
     unit = Unit.of(scores)
-    floor = floor_of(answer)
+    floor = score_floor(answer)
     low, high = min(float(scores.min()), -floor), max(float(scores.max()), floor)
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
     cut = float(scores[min(top_k, len(scores)) - 1])
@@ -63,13 +63,6 @@ def spread_plot(answer: Attribution, top_k: int) -> str:
         f'aria-label="{text(words)}">'
         f'{drawing}</svg><p class="w-caption">{text(words)}</p>'
     )
-
-
-def floor_of(answer: Attribution) -> float:
-    """Noise of one score, from the noise of one cell; 0 where the method has none."""
-    if answer.cells is None or not answer.timesteps:
-        return 0.0
-    return score_floor(answer.noise_floor, len(answer.timesteps))
 
 
 def _x(value: float, edges: np.ndarray) -> float:

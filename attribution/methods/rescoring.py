@@ -18,7 +18,7 @@ from attribution.methods.probing import settle
 from attribution.methods.tracking import Tracked, Tracks, tracked
 from attribution.precision import Probe
 from attribution.racing import Race, Waves, check_waves, plan
-from attribution.reduce import reduce_cells, score_cells, timesteps_seen
+from attribution.reduce import reduce_cells, score_cells, score_noise, timesteps_seen
 from attribution.scoring import Scores, score_records
 from attribution.types import Attribution, Progress, Query
 from attribution.unlearning import UnlearnConfig, Unlearned
@@ -220,6 +220,5 @@ def _floor_share(scores: Scores, floor: float) -> float:
     """The noise floor of a score (a mean of cells) as a part of the scores' spread."""
     cells = scores.cells[: scores.rivals]
     tau, _, _ = score_cells(cells)
-    counted = float(np.isfinite(cells).sum(axis=(1, 3)).max(initial=1))
     spread = float(np.nanstd(tau)) if np.isfinite(tau).any() else 0.0
-    return floor / counted**0.5 / spread if spread > 0 else 0.0
+    return score_noise(floor, cells) / spread if spread > 0 else 0.0

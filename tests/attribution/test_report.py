@@ -196,4 +196,12 @@ def test_artists_share_what_rises_above_the_floor() -> None:
     assert got == pytest.approx({"Ann": 4 / 7, "Bob": 2 / 7, UNKNOWN: 1 / 7})
     assert shares[0].artist == "Ann" and shares[0].records == ("a", "b")
     assert artist_shares(["a"], np.array([0.5]), [("Ann",)], floor=1.0) == []
-    assert score_floor(None, 10) == 0.0 and score_floor(0.5, 25) == pytest.approx(0.2)
+
+
+def test_the_floor_of_a_score_is_that_of_a_mean_of_cells() -> None:
+    cells = np.zeros((3, 5, 2, 10), dtype=np.float32)
+    cells[1:, 2:] = np.nan  # two captions: fewer cells than the one seen whole
+    answer = replace(answers.attribution(), cells=cells, noise_floor=0.5)
+    assert score_floor(answer) == pytest.approx(2 * 0.5 / 50**0.5)
+    assert score_floor(replace(answer, noise_floor=None)) == 0.0
+    assert score_floor(replace(answer, cells=None)) == 0.0
