@@ -25,6 +25,7 @@ from app import model_thread
 from app.page import build_page
 from app.served import Shield, picture_route
 from app.theme import THEME
+from attribution.commands import Parser, one_line
 from attribution.engine import Engine
 from attribution.types import UserError
 
@@ -36,8 +37,9 @@ LAST_PORT = 65535
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's contract; on Spaces the page listens on every interface."""
-    parser = argparse.ArgumentParser(prog="app.py", description="Whence: which training images?")
+    """The command line's contract; on Spaces the page listens on every interface. UserError for
+    what it does not know."""
+    parser = Parser(prog="app.py", description="Whence: which training images?")
     host = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
     parser.add_argument("--index", type=Path, default=DEFAULT_INDEX, metavar="DIR")
     parser.add_argument("--host", default=host)
@@ -108,15 +110,15 @@ def private(engine: Engine) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 and one line on stderr when the index or the address cannot be used."""
-    options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        options = arguments(argv)
         check_address(options.host, options.port)
         engine = model_thread.run(Engine, options.index, device=options.device)
         with ending_in_order(), uploads_of_this_run():
             launch(engine, host=options.host, port=options.port)
     except (UserError, OSError) as error:
-        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"app.py: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     return 0
 

@@ -32,15 +32,25 @@ def with_unet(denoiser: Denoiser, folder: str | Path) -> Denoiser:
     try:
         unet = UNet2DConditionModel.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"cannot open the UNet {folder}: {lines[0]}") from error
-    if _shapes(unet) != _shapes(denoiser.unet):
-        raise UserError(f"the UNet {folder} is of another shape than the index's model")
+        raise _unreadable(folder, error) from error
+    _same_shape(denoiser, unet, folder)
     # diffusers' own `to` warns of layers that this model does not have
     torch.nn.Module.to(unet, denoiser.device, denoiser.dtype)
     unet.eval().requires_grad_(False)
     tune(unet, denoiser.device)
     return replace(denoiser, unet=unet)
+
+
+def check_shape(denoiser: Denoiser, folder: str | Path) -> None:
+    """UserError where the UNet in `folder` is not of the denoiser's shape; no weights are read."""
+    from diffusers import UNet2DConditionModel
+
+    try:
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(str(folder)))
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(folder, error) from error
+    _same_shape(denoiser, unet, folder)
 
 
 def members(denoiser: Denoiser, index: Index, settings: Mapping[str, Any]) -> list[Denoiser]:
@@ -61,6 +71,16 @@ def members(denoiser: Denoiser, index: Index, settings: Mapping[str, Any]) -> li
             )
         found.append(with_unet(denoiser, place))
     return found
+
+
+def _unreadable(folder: str | Path, error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return UserError(f"cannot open the UNet {folder}: {lines[0]}")
+
+
+def _same_shape(denoiser: Denoiser, unet: Any, folder: str | Path) -> None:
+    if _shapes(unet) != _shapes(denoiser.unet):
+        raise UserError(f"the UNet {folder} is of another shape than the index's model")
 
 
 def _shapes(unet: Any) -> dict[str, tuple[int, ...]]:

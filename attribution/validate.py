@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from attribution import defaults
 from attribution.images import ImageSource, read_image
 from attribution.numbers import is_whole
 from attribution.types import Region, UserError
@@ -194,7 +195,7 @@ def methods(names: object, known: Mapping[str, Any]) -> tuple[str, ...]:
         raise UserError("methods has to be a list of names")
     wanted = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
     if not wanted:
-        raise UserError("no method given: try abu")
+        raise UserError(f"no method given: try {defaults.METHOD}")
     for name in wanted:
         if name not in known:
             raise UserError(f"unknown method {_short(name)!r}; there are {', '.join(known)}")

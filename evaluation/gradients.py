@@ -80,7 +80,8 @@ class Store:
                 table.flush()
                 note.write_text(str(number + 1), encoding="utf-8")
         table.flush()
-        part.rename(self.path)
+        del table  # Windows renames no file that is mapped
+        part.replace(self.path)
         note.unlink(missing_ok=True)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:

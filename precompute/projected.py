@@ -23,7 +23,7 @@ from tqdm import tqdm
 from attribution import layout
 from attribution.cells import FLIPS
 from attribution.denoiser import Denoiser
-from attribution.ensemble import rows_name, with_unet
+from attribution.ensemble import check_shape, rows_name, with_unet
 from attribution.extras import read_note
 from attribution.gradients import Gradients
 from attribution.integrity import model_table, table_hash
@@ -78,6 +78,8 @@ class Verb:
         """
         job = Build.beside(args)
         maker = _Maker(job, self)
+        for folder in (unets or {}).values():
+            check_shape(job.denoiser, folder)
         settings = maker.resolve(unets)
         job.extra(self.step, settings)  # first: rows of other models count no more from here on
         for name, folder in (unets or {}).items():

@@ -91,10 +91,13 @@ def test_the_contract_s_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arguments([]).host == "0.0.0.0"
 
 
-def test_a_wrong_device_is_refused() -> None:
-    with pytest.raises(SystemExit) as stop:
-        arguments(["--device", "abacus"])
-    assert stop.value.code == 2
+@pytest.mark.parametrize("wrong", [["--device", "abacus"], ["--port", "high"], ["--colour", "red"]])
+def test_wrong_arguments_are_refused_in_a_line(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(wrong) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("app.py: ") and wrong[0] in line
 
 
 def test_nothing_is_shared_or_kept() -> None:

@@ -218,6 +218,23 @@ def test_a_model_with_another_autoencoder_is_refused(world, tmp_path, capsys):
     assert not (world / layout.ENCODERS).exists()
 
 
+def test_a_unet_of_another_shape_is_refused_before_anything_is_noted(
+    world, tiny_model, tmp_path, capsys
+):
+    other = other_unet(tiny_model, tmp_path / "other", 1)
+    path = other / "unet" / "config.json"
+    wider = json.loads(path.read_text())
+    wider["block_out_channels"] = [2 * n for n in wider["block_out_channels"]]
+    path.write_text(json.dumps(wider))
+    before = tree(world)
+    assert main(["trak", "--out", str(world), *DIM, "--models", str(other)]) == 2
+    assert "of another shape" in capsys.readouterr().err.strip().splitlines()[-1]
+    path.write_text("{")
+    assert main(["trak", "--out", str(world), *DIM, "--models", str(other)]) == 2
+    assert "cannot open the UNet" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert tree(world) == before
+
+
 def test_models_changed_by_a_killed_run_leave_no_rows_of_others(
     world, tiny_model, tmp_path, monkeypatch, capsys
 ):
