@@ -40,7 +40,7 @@ LEAD = (
     "the model again from nothing, and draw the same picture from the same noise. If they "
     "mattered, the model is worse at it, and may draw another one; beside it stands a model that "
     "missed as many pictures at random. A separate, small model trains here, on {n} drawings of "
-    "{px} px; the picture in step 1 plays no part. It takes three to five minutes on four cores; "
+    "{px} px; the picture in step 1 plays no part. It takes three to seven minutes on four cores; "
     "should you leave meanwhile, it goes on, and this browser shows it when you are back."
 )
 ABSENT = "Not here, for the index of this small world is kept small"
