@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -43,14 +44,40 @@ def ladder(most: int) -> list[int]:
     return sorted({n for n in (*doublings, most - 1, most) if 1 <= n <= most})
 
 
-@contextmanager
-def as_before() -> Iterator[None]:
-    """Afterwards torch has as many threads as now."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class Threads:
+    """Torch's threads: how many it was given, by its user or by default, and how many of these are
+    in use. Torch keeps a number for each thread of Python; a new one begins with the last set."""
+
+    def __init__(self) -> None:
+        self._given = 1
+        self._last: int | None = None
+        self._here = threading.local()
+
+    @property
+    def given(self) -> int:
+        """As many as torch would have without `use`."""
+        now = torch.get_num_threads()
+        if now != getattr(self._here, "used", self._last):
+            self._given = now
+        return self._given
+
+    def use(self, n: int) -> None:
+        """From now on n of those given."""
+        self._given = self.given
+        torch.set_num_threads(n)
+        self._here.used = self._last = n
+
+    @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """Afterwards torch has as many as it was given before."""
+        given = self.given
+        try:
+            yield
+        finally:
+            torch.set_num_threads(given)
+
+
+THREADS = Threads()
 
 
 class Pace:
@@ -139,40 +166,42 @@ class Forwards:
     comes after a forward, a backward for one, has its threads. The first kind is thought to be
     alone, others where no other has found that it is not."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._paces: dict[tuple[Any, ...], Pace] = {}
-        self._began = 0.0, 0.0
+        self._running: tuple[Pace, float, float] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Forwards:
         return self  # a copy of the module takes as long
 
     def before(self, module: Any, inputs: tuple[Any, ...]) -> None:
         """Forward pre-hook; the first input is a batch [B, ...]."""
-        torch.set_num_threads(self._pace(inputs[0]).threads)
-        self._began = time.perf_counter(), time.process_time()
+        self._running = None
+        most = THREADS.given
+        if most > 1:
+            pace = self._pace(inputs[0], most)
+            THREADS.use(pace.threads)
+            self._running = pace, time.perf_counter(), time.process_time()
 
     def after(self, module: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Forward hook."""
-        wall, processor = self._began
+        if self._running is None:
+            return
+        pace, wall, processor = self._running
         seconds, used = time.perf_counter() - wall, time.process_time() - processor
-        pace = self._pace(inputs[0])
         share = used / (max(seconds, 1e-9) * pace.threads)
         pace.took(seconds, max(1, len(inputs[0])), share)
 
-    def _pace(self, batch: Any) -> Pace:
-        kind = len(batch).bit_length(), *batch.shape[1:], torch.is_grad_enabled()
+    def _pace(self, batch: Any, most: int) -> Pace:
+        kind = most, len(batch).bit_length(), *batch.shape[1:], torch.is_grad_enabled()
         if kind not in self._paces:
             alone = all(pace.alone for pace in self._paces.values())
-            self._paces[kind] = Pace(self._most, alone)
+            self._paces[kind] = Pace(most, alone)
         return self._paces[kind]
 
 
 def pace_forwards(module: Any) -> None:
     """From now on forwards of the module, on the CPU, run with as many threads as help, at most
-    those that torch has now. Results then differ in the last bits, as they do between machines."""
-    most = torch.get_num_threads()
-    if most > 1:
-        forwards = Forwards(most)
-        module.register_forward_pre_hook(forwards.before)
-        module.register_forward_hook(forwards.after)
+    those that torch was given. Results then differ in the last bits, as between machines."""
+    forwards = Forwards()
+    module.register_forward_pre_hook(forwards.before)
+    module.register_forward_hook(forwards.after)

@@ -21,7 +21,7 @@ from attribution import defaults, layout, validate
 from attribution.arguments import count
 from attribution.engine import Engine
 from attribution.ensemble import with_unet
-from attribution.pace import Pace, as_before, cores
+from attribution.pace import THREADS, Pace, cores
 from attribution.proofs import (
     UNET,
     Control,
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make those asked for that are not there for this very index."""
-    with as_before():
+    with THREADS.as_given():
         if args.threads:
             torch.set_num_threads(args.threads)
         _make_all(args, Pace(args.threads or cores()))

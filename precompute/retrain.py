@@ -30,7 +30,7 @@ from attribution.denoiser import Denoiser
 from attribution.ensemble import with_unet
 from attribution.images import read_image
 from attribution.index import Index
-from attribution.pace import Pace, as_before, cores
+from attribution.pace import THREADS, Pace, cores
 from attribution.proofs import UNET, Curve, Retraining, write_retraining
 from attribution.types import UserError
 from precompute.counterfactual import Picture, draw, losses, squared_errors
@@ -101,7 +101,7 @@ def _told(job: Iterator[Any]) -> Iterator[Any]:
 @contextmanager
 def _threads(args: argparse.Namespace) -> Iterator[Pace | None]:
     """Torch's threads as asked for, a Pace where they may change; afterwards as they were."""
-    with as_before():
+    with THREADS.as_given():
         torch.set_num_threads(args.threads or 1)
         yield None if args.threads else Pace(max(1, cores() // args.share))
 
@@ -173,7 +173,7 @@ class Retrainer:
                 break
             values.append(loss)
             if self.pace:
-                torch.set_num_threads(self.pace.took(time.perf_counter() - started))
+                THREADS.use(self.pace.took(time.perf_counter() - started))
             if time.perf_counter() - said > REPORT_EVERY or step == self.recipe.steps:
                 mean = float(np.mean(values[told:]))
                 yield {"step": step, "steps": self.recipe.steps, "loss": round(mean, 6)}

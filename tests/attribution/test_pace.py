@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from attribution.pace import PERIOD, SAMPLE, Forwards, Pace, cores, ladder, pace_forwards
+from attribution.pace import PERIOD, SAMPLE, Forwards, Pace, Threads, cores, ladder, pace_forwards
 
 
 def steps(pace: Pace, n: int, seconds: Mapping[int, float]) -> list[int]:
@@ -132,6 +133,7 @@ def threads() -> Iterator[list[int]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "set_num_threads", note)
+        patch.setattr("attribution.pace.THREADS", Threads())
         yield told
     torch.set_num_threads(before)
 
@@ -140,7 +142,9 @@ def test_each_kind_of_forward_has_a_pace_of_its_own(threads, monkeypatch):
     clock = SimpleNamespace(wall=0.0, processor=0.0)
     monkeypatch.setattr("attribution.pace.time.perf_counter", lambda: clock.wall)
     monkeypatch.setattr("attribution.pace.time.process_time", lambda: clock.processor)
-    forwards = Forwards(2)
+    torch.set_num_threads(2)
+    threads.clear()
+    forwards = Forwards()
 
     def forward(batch: int, share: float) -> None:
         inputs = (torch.zeros(batch, 3),)
@@ -165,16 +169,33 @@ def test_each_kind_of_forward_has_a_pace_of_its_own(threads, monkeypatch):
 
 def test_a_module_is_paced_where_there_are_threads_to_choose_from(threads):
     module = torch.nn.Linear(3, 2)
-    pace_forwards(module)  # tests have one
-    assert not module._forward_hooks
-    x = torch.randn(5, 3)
-    plain = module(x)
-    torch.set_num_threads(2)
     pace_forwards(module)
     twin = deepcopy(module)
+    x = torch.randn(5, 3)
+    plain = module(x)
+    assert not threads  # tests have one
+    torch.set_num_threads(2)
     assert torch.equal(module(x), plain) and torch.equal(twin(x), plain)
     (forwards,) = {hook.__self__ for m in (module, twin) for hook in m._forward_hooks.values()}
     assert len(forwards._paces) == 1 and threads[-2:] == [2, 2]
+
+
+def test_what_is_in_use_is_not_what_was_given(threads):
+    number = Threads()
+    torch.set_num_threads(3)
+    assert number.given == 3
+    number.use(1)
+    assert (number.given, torch.get_num_threads()) == (3, 1)
+    with ThreadPoolExecutor(1) as other:  # it begins with the last number set, and has its own
+        assert other.submit(lambda: number.given).result() == 3
+        other.submit(number.use, 2).result()
+        assert number.given == other.submit(lambda: number.given).result() == 3
+    with number.as_given():
+        number.use(2)
+    assert torch.get_num_threads() == 3
+    number.use(1)
+    torch.set_num_threads(2)  # by someone else
+    assert number.given == 2
 
 
 def test_one_core_is_one_thread():
