@@ -29,7 +29,8 @@ from evaluation.world import world_of
 
 ROOT = Path(__file__).parent.parent
 FIXED, PACED = "torch's own number of threads", "as many as help"
-BUSY = "while True: pass"
+# until the benchmark ends, in whichever way
+BUSY = "import os; mine = os.getppid()\nwhile os.getppid() == mine:\n    sum(range(100_000))"
 PROMPT, STEPS = "an ice cream cone, dessert, by Gerald G.", 10
 BATCH, BATCHES = 64, 10
 WORK = {"picture": f"a picture of {STEPS} steps", "batch": f"a forward of {BATCH} samples"}
