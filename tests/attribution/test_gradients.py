@@ -118,10 +118,15 @@ def test_a_layer_that_runs_twice_is_refused(denoiser64):
 
 def test_nothing_is_left_behind(denoiser):
     names = parameter_names(denoiser.unet, "full")
+    before = hooks(denoiser.unet)
     per_sample_gradients(denoiser, *batch(denoiser), names)
     assert not any(p.requires_grad for p in denoiser.unet.parameters())
     assert all(p.grad is None for p in denoiser.unet.parameters())
-    assert not any(m._forward_hooks for m in denoiser.unet.modules())
+    assert hooks(denoiser.unet) == before
+
+
+def hooks(unet):
+    return [(*m._forward_pre_hooks, *m._forward_hooks) for m in unet.modules()]
 
 
 def test_text_inputs_are_the_text(denoiser):
