@@ -149,7 +149,7 @@ def test_a_part_is_asked_about_in_words_of_its_own(desktop: Any, tmp_path: Path)
     names = ["ak, in its own words", "ak", "ak, as “bo by 1”"]
     expect(page.locator("#rows figcaption b")).to_have_text(names)
     shot(page, "own-words")
-    upload(page, tmp_path / "another.png", (64, 64))
+    upload(page, tmp_path / "another.png", (80, 80))  # another size: its arrival can be seen
     opened(page, "Box", "box")
     expect(words).to_have_value("")
 
