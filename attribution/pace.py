@@ -57,9 +57,7 @@ class Threads:
     def given(self) -> int:
         """As many as torch would have without `use`."""
         now = torch.get_num_threads()
-        if now != getattr(self._here, "used", self._last):
-            self._given = now
-        return self._given
+        return self._given if now == getattr(self._here, "used", self._last) else now
 
     def use(self, n: int) -> None:
         """From now on n of those given."""

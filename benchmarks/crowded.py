@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from attribution import pipelines
 from attribution.arguments import count
 from attribution.engine import Engine
+from attribution.pace import cores
 from attribution.types import UserError
 from evaluation.results import Figure, Summary
 from evaluation.world import world_of
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     results = world.results(args, "crowded", settings)
     for _ in range(args.rounds):
         line = {}
-        for name, others in (("alone", 0), ("crowded", os.cpu_count() or 1)):
+        for name, others in (("alone", 0), ("crowded", cores())):
             with busy(others):
                 line[name] = {
                     threads: seconds(args.index, args.pictures, threads)
